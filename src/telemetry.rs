@@ -83,7 +83,7 @@ static RELOAD: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// Logging was not started by [`start`].
-    #[error("there is no log of ours")]
+    #[error("logging is not set up")]
     NotStarted,
     /// The logger was dropped.
     #[error(transparent)]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use topsail::xds::client::{Client, Interest, Node, Refused, Request, Response, Variant, keep};
+use topsail::xds::client::{Client, Subscription, Node, Refused, Request, Response, Variant, keep};
 use topsail::xds::pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 use topsail::xds::pb::wkt::Any;
 use topsail::xds::resource::ResourceType;
@@ -96,9 +96,9 @@ fn handle_response(client: &mut Client, bytes: Vec<u8>, refused: u8) {
     let update = client.receive(response);
     assert_eq!(*client.held(kind), before, "had before it was accepted");
     let wanted = |name: &str| match client.wanted(kind) {
-        Interest::None => false,
-        Interest::All => true,
-        Interest::Names(names) => names.contains(name),
+        Subscription::None => false,
+        Subscription::All => true,
+        Subscription::Names(names) => names.contains(name),
     };
     let names = update.upserts.iter().map(|one| &one.name).chain(&update.removals);
     assert!(names.into_iter().all(|name| wanted(name)), "taken without being wanted");
@@ -151,7 +151,7 @@ fuzz_target!(|input: (bool, Vec<Step>, &[u8])| {
             }
             Step::Want { kind: number, names } => {
                 let names = names.map(|names| names.into_iter().map(|number| name(number).into()).collect());
-                client.want(kind(number), names.map_or(Interest::All, Interest::Names));
+                client.want(kind(number), names.map_or(Subscription::All, Subscription::Names));
             }
             Step::Open => client.open(),
         }

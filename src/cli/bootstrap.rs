@@ -212,7 +212,7 @@ impl Arguments {
             }
         };
         let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        TrustBundle::from_pem(&pem).with_context(|| format!("{} is of no use as --ca", path.display()))
+        TrustBundle::from_pem(&pem).with_context(|| format!("{} cannot be used as --ca", path.display()))
     }
 
     /// Creates the token if it comes from the state directory, and returns the path of its file.

@@ -31,7 +31,7 @@ use super::{Command, Outcome, Usage};
 use crate::envoy::Finder;
 use crate::interception::{self, OWN_PORTS};
 use crate::mesh::service::Locality;
-use application::Together;
+use application::Supervised;
 use plane::{DataPlane, LogLevel, Program};
 use probe::Probe;
 use run_dir::RunDir;
@@ -282,7 +282,7 @@ impl Arguments {
     }
 
     /// The application, with this program started a second time as its sidecar.
-    fn together(self) -> anyhow::Result<Together> {
+    fn together(self) -> anyhow::Result<Supervised> {
         let (proxy, user) = (
             privileges::of_proxy(self.user)?,
             privileges::of_application(self.app_user)?,
@@ -296,7 +296,7 @@ impl Arguments {
             );
             return Err(Usage(why).into());
         }
-        Ok(Together {
+        Ok(Supervised {
             user,
             sidecar: sidecar_arguments(std::env::args_os().skip(1)),
             run: RunDir::at(&self.run_dir()),

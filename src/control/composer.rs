@@ -47,7 +47,7 @@ pub struct Reading {
 
 /// Events handled by the composer.
 #[derive(Debug)]
-pub(super) enum Tick {
+pub(super) enum ComposerEvent {
     /// The directory was read: its content, and the files that differ from the previous read.
     Directory(Tree, Vec<Arc<str>>),
     /// The `--mesh-config` file was read.
@@ -98,7 +98,7 @@ pub(super) struct Composer {
     unsettled: Option<Instant>,
     /// Streams of auto-registered workloads that have no snapshot yet.
     arrivals: Vec<MemberId>,
-    /// Deadline at which the composer wants [`Tick::GraceOver`].
+    /// Deadline at which the composer wants [`ComposerEvent::GraceOver`].
     alarm: watch::Sender<Option<Instant>>,
     secrets: Arc<Secrets>,
     published: Arc<Published>,
@@ -130,7 +130,7 @@ pub(super) struct Parts {
     pub restored: Restored,
     /// How long an auto-registered workload is kept after its stream ends.
     pub grace: Duration,
-    /// Deadline at which the composer wants [`Tick::GraceOver`].
+    /// Deadline at which the composer wants [`ComposerEvent::GraceOver`].
     pub alarm: watch::Sender<Option<Instant>>,
     /// Time source.
     pub clock: Clock,
@@ -191,33 +191,33 @@ impl Composer {
         }
     }
 
-    /// Handles ticks until all senders are dropped.
-    pub(super) fn run(mut self, mut ticks: mpsc::UnboundedReceiver<Tick>) {
-        while let Some(tick) = ticks.blocking_recv() {
+    /// Handles events until all senders are dropped.
+    pub(super) fn run(mut self, mut events: mpsc::UnboundedReceiver<ComposerEvent>) {
+        while let Some(event) = events.blocking_recv() {
             let now = Instant::now();
-            self.hear(tick, now);
+            self.hear(event, now);
             // Registrations that arrive together become one generation.
-            if ticks.is_empty() || self.unsettled.is_some_and(|since| now - since > BATCH) {
+            if events.is_empty() || self.unsettled.is_some_and(|since| now - since > BATCH) {
                 self.settle();
             }
         }
     }
 
-    fn hear(&mut self, tick: Tick, now: Instant) {
+    fn hear(&mut self, event: ComposerEvent, now: Instant) {
         self.registry.hear(now);
-        match tick {
-            Tick::Directory(tree, changed) => self.take(tree, changed),
-            Tick::MeshConfig(tree) => self.take_mesh_config(&tree),
-            Tick::Joined(id) => self.arrive(id),
-            Tick::Acked(id) => self.registry.acked(id),
-            Tick::Left(id) => self.registry.leave(id, now),
-            Tick::Closed(id) => self.registry.closed(id, now),
-            Tick::Leaving(workload) => self.registry.leaving(&workload),
-            Tick::Application { member, run, ready } => self.registry.said(&member, run, ready),
-            Tick::Stopping => self.registry.stop(),
-            Tick::GraceOver => self.registry.expire(now),
-            Tick::Refused => self.publish(),
-            Tick::Housekeeping => self.keep_house(),
+        match event {
+            ComposerEvent::Directory(tree, changed) => self.take(tree, changed),
+            ComposerEvent::MeshConfig(tree) => self.take_mesh_config(&tree),
+            ComposerEvent::Joined(id) => self.arrive(id),
+            ComposerEvent::Acked(id) => self.registry.acked(id),
+            ComposerEvent::Left(id) => self.registry.leave(id, now),
+            ComposerEvent::Closed(id) => self.registry.closed(id, now),
+            ComposerEvent::Leaving(workload) => self.registry.leaving(&workload),
+            ComposerEvent::Application { member, run, ready } => self.registry.said(&member, run, ready),
+            ComposerEvent::Stopping => self.registry.stop(),
+            ComposerEvent::GraceOver => self.registry.expire(now),
+            ComposerEvent::Refused => self.publish(),
+            ComposerEvent::Housekeeping => self.keep_house(),
         }
         if self.registry.has_changed() {
             self.unsettled.get_or_insert(now);

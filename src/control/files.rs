@@ -14,7 +14,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::api::{self, Object, Precedence, Read, ReadOptions};
 use crate::diag::{Code, Diagnostic, Place, Severity, SourceText};
 use crate::mesh::directory::Change;
-use crate::mesh::few::Few;
+use crate::mesh::few::SmallMap;
 use crate::name::ObjectId;
 use crate::source::document;
 use crate::source::tree::{Content, Tree};
@@ -26,8 +26,8 @@ pub(super) struct Files {
     /// Files with diagnostics.
     troubled: OrdSet<Arc<str>>,
     /// Objects whose document has an error, and where, by file.
-    broken: OrdMap<ObjectId, Few<Arc<str>, Place>>,
-    owners: OrdMap<ObjectId, Few<Precedence, Arc<Object>>>,
+    broken: OrdMap<ObjectId, SmallMap<Arc<str>, Place>>,
+    owners: OrdMap<ObjectId, SmallMap<Precedence, Arc<Object>>>,
     duplicates: OrdSet<ObjectId>,
 }
 

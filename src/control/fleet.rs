@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::composer::Tick;
+use super::composer::ComposerEvent;
 use super::identity::{Grant, GrantError, identity_of};
 use super::roster::{Admission, MemberId, Roster};
 use super::secrets::Secrets;
@@ -20,7 +20,7 @@ use crate::tls::PeerInfo;
 use crate::xds::joining::Probe;
 use crate::xds::node::NodeClaim;
 use crate::xds::resource::{ResourceType, Version};
-use crate::xds::server::{Arrival, Bearing, Credential, Fleet, Member, Observer, Progress, Scope};
+use crate::xds::server::{Arrival, BearerCaller, Credential, Fleet, Member, Observer, Progress, Scope};
 use crate::xds::session::SyncState;
 
 /// The [xDS server's](crate::xds::server) view of the control plane.
@@ -35,7 +35,7 @@ pub(super) struct Proxies {
     /// The published state.
     pub published: Arc<Published>,
     /// Sends events to the composer.
-    pub ticks: mpsc::UnboundedSender<Tick>,
+    pub events: mpsc::UnboundedSender<ComposerEvent>,
     /// Time source.
     pub clock: Clock,
 }
@@ -57,8 +57,8 @@ impl Fleet for Proxies {
         })
     }
 
-    fn renew(&self, bearing: &Bearing) -> Result<String, Status> {
-        let claims = self.borne(bearing)?;
+    fn renew(&self, caller: &BearerCaller) -> Result<String, Status> {
+        let claims = self.borne(caller)?;
         let renewed = self.tokens.create(&claims.grant, claims.lifetime(), self.clock.now());
         let renewed = renewed.map_err(|error| {
             tracing::error!(bearer = %claims.grant.bearer, %error, "failed to renew a join token");
@@ -68,16 +68,16 @@ impl Fleet for Proxies {
         Ok(renewed)
     }
 
-    fn leave(&self, bearing: &Bearing) -> Result<(), Status> {
-        if let Some((member, _)) = self.member(bearing)? {
+    fn leave(&self, caller: &BearerCaller) -> Result<(), Status> {
+        if let Some((member, _)) = self.member(caller)? {
             // Sending fails only after the composer has stopped, at shutdown.
-            let _ = self.ticks.send(Tick::Leaving(member));
+            let _ = self.events.send(ComposerEvent::Leaving(member));
         }
         Ok(())
     }
 
-    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<Option<Probe>, Status> {
-        let Some((member, group)) = self.member(bearing)? else {
+    fn ready(&self, caller: &BearerCaller, run: u64, ready: bool) -> Result<Option<Probe>, Status> {
+        let Some((member, group)) = self.member(caller)? else {
             return Ok(None);
         };
         let state = self.published.state();
@@ -88,7 +88,7 @@ impl Fleet for Proxies {
             return Err(Status::failed_precondition(why));
         }
         // Sending fails only after the composer has stopped, at shutdown.
-        let _ = self.ticks.send(Tick::Application { member, run, ready });
+        let _ = self.events.send(ComposerEvent::Application { member, run, ready });
         let group = state.mesh.workload_group(&group);
         Ok(group.and_then(|group| group.probe.as_ref()).map(Probe::from))
     }
@@ -131,14 +131,14 @@ impl Fleet for Proxies {
         let (id, target, refused) = self.roster.enter(admission);
         tracing::info!(%node, %identity, "proxy connected");
         // Sending fails only after the composer has stopped, at shutdown.
-        let _ = self.ticks.send(Tick::Joined(id));
+        let _ = self.events.send(ComposerEvent::Joined(id));
         let observer = ProxyObserver {
             id,
             node,
             identity,
             roster: self.roster.clone(),
             secrets: self.secrets.clone(),
-            ticks: self.ticks.clone(),
+            events: self.events.clone(),
             clock: self.clock.clone(),
             awaits_ack: member,
             member: peer.filter(|_| member),
@@ -154,12 +154,12 @@ impl Fleet for Proxies {
 impl Proxies {
     /// Verifies the join token of a request. A client certificate on the same connection must have
     /// the token's identity, so a leaked token cannot be used with another workload's certificate.
-    fn borne(&self, bearing: &Bearing) -> Result<TokenClaims, Status> {
-        let token = bearing.token.as_ref().ok_or_else(|| refusal(&GrantError::Missing))?;
+    fn borne(&self, caller: &BearerCaller) -> Result<TokenClaims, Status> {
+        let token = caller.token.as_ref().ok_or_else(|| refusal(&GrantError::Missing))?;
         let verified = self.tokens.verify(token, self.clock.now());
         let claims = verified.map_err(|error| refusal(&GrantError::Token(error)))?;
         let identity = identity_of(&claims, &self.published.mesh());
-        let shown = bearing.peer.as_ref().and_then(|peer| peer.identity.as_ref());
+        let shown = caller.peer.as_ref().and_then(|peer| peer.identity.as_ref());
         match shown {
             Some(shown) if *shown != identity => Err(Status::permission_denied(format!(
                 "the token is for {identity}, but the client certificate is for {shown}"
@@ -170,11 +170,11 @@ impl Proxies {
 
     /// The member that sends a request, and its WorkloadGroup. `None` for tokens that are not for a
     /// group: only auto-registered workloads can be told apart from others with the same token.
-    fn member(&self, bearing: &Bearing) -> Result<Option<(WorkloadName, WorkloadName)>, Status> {
-        let Bearer::Group(group) = self.borne(bearing)?.grant.bearer else {
+    fn member(&self, caller: &BearerCaller) -> Result<Option<(WorkloadName, WorkloadName)>, Status> {
+        let Bearer::Group(group) = self.borne(caller)?.grant.bearer else {
             return Ok(None);
         };
-        let peer = bearing.peer.as_ref().map(|peer| peer.addr.ip());
+        let peer = caller.peer.as_ref().map(|peer| peer.addr.ip());
         let peer = peer.ok_or_else(|| refusal(&GrantError::NoAddress))?;
         let member = WorkloadName::member(&group, peer).map_err(|why| {
             let group = group.clone();
@@ -219,7 +219,7 @@ struct ProxyObserver {
     identity: SpiffeId,
     roster: Arc<Roster>,
     secrets: Arc<Secrets>,
-    ticks: mpsc::UnboundedSender<Tick>,
+    events: mpsc::UnboundedSender<ComposerEvent>,
     clock: Clock,
     /// Whether an auto-registered workload has yet to ACK its first configuration.
     awaits_ack: bool,
@@ -250,10 +250,10 @@ impl Observer for ProxyObserver {
         }
         if self.awaits_ack && is_configured(&progress) {
             self.awaits_ack = false;
-            self.tell(Tick::Acked(self.id));
+            self.tell(ComposerEvent::Acked(self.id));
         }
         if self.roster.progress(self.id, &progress, self.clock.now()) {
-            self.tell(Tick::Refused);
+            self.tell(ComposerEvent::Refused);
         }
     }
 }
@@ -270,20 +270,20 @@ fn is_configured(progress: &Progress<'_>) -> bool {
 
 impl ProxyObserver {
     /// Sending fails only after the composer has stopped, at shutdown.
-    fn tell(&self, tick: Tick) {
-        let _ = self.ticks.send(tick);
+    fn tell(&self, event: ComposerEvent) {
+        let _ = self.events.send(event);
     }
 
     /// Reports that the stream of an auto-registered workload ended and, once it is observed, that
     /// the peer closed the connection: a proxy that shuts down may end its stream first.
     fn member_is_gone(&self, peer: PeerInfo) {
-        self.tell(Tick::Left(self.id));
+        self.tell(ComposerEvent::Left(self.id));
         if peer.has_closed() {
-            return self.tell(Tick::Closed(self.id));
+            return self.tell(ComposerEvent::Closed(self.id));
         }
-        let (id, ticks) = (self.id, self.ticks.clone());
+        let (id, events) = (self.id, self.events.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { peer.closes().await && ticks.send(Tick::Closed(id)).is_ok() });
+            runtime.spawn(async move { peer.closes().await && events.send(ComposerEvent::Closed(id)).is_ok() });
         }
     }
 }

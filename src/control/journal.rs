@@ -38,11 +38,11 @@ enum Line {
     Put {
         key: String,
         why: Reason,
-        document: Standing,
+        document: LocatedDocument,
         item: usize,
     },
     /// Sets the `--mesh-config` document, or clears it.
-    MeshConfig { document: Option<Standing> },
+    MeshConfig { document: Option<LocatedDocument> },
     /// Removes the entry stored under `key`.
     Remove { key: String },
     /// Commits everything before it as this generation.
@@ -52,14 +52,14 @@ enum Line {
 /// A document and its location.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Standing {
+struct LocatedDocument {
     text: String,
     origin: String,
     start: usize,
     lines_before: usize,
 }
 
-impl Standing {
+impl LocatedDocument {
     fn of(document: &Document) -> Self {
         let start = document.source.start();
         Self {
@@ -185,7 +185,7 @@ impl Journal {
             lines.extend(self.lines_of(kept));
             self.kept.insert(key(kept), kept.clone());
         }
-        let standing = |document: Option<&Document>| document.map(Standing::of);
+        let standing = |document: Option<&Document>| document.map(LocatedDocument::of);
         if standing(mesh_config) != standing(self.mesh_config.as_ref()) {
             self.mesh_config = mesh_config.cloned();
             lines.extend(self.lines_of_mesh_config());
@@ -215,7 +215,7 @@ impl Journal {
         let put = Line::Put {
             key: key(kept),
             why: Reason::from(&kept.why),
-            document: Standing::of(&object.document),
+            document: LocatedDocument::of(&object.document),
             item: object.order.item,
         };
         self.text_of(&object.document).into_iter().chain([put]).collect()
@@ -225,14 +225,14 @@ impl Journal {
         let document = self.mesh_config.clone();
         let text = document.as_ref().and_then(|document| self.text_of(document));
         let settings = Line::MeshConfig {
-            document: document.as_ref().map(Standing::of),
+            document: document.as_ref().map(LocatedDocument::of),
         };
         text.into_iter().chain([settings]).collect()
     }
 
     /// A line with the document's text, unless the file already holds it.
     fn text_of(&mut self, document: &Document) -> Option<Line> {
-        let hash = Standing::of(document).text;
+        let hash = LocatedDocument::of(document).text;
         let is_new = self.texts.insert(hash.clone());
         let text = || document.text().to_owned();
         is_new.then(|| Line::Text { hash, text: text() })
@@ -328,14 +328,14 @@ fn read(path: &Path) -> std::io::Result<Restored> {
 
 type Texts = BTreeMap<String, String>;
 /// By key: why the object is kept, its document, and its index in a list.
-type Puts = BTreeMap<String, (Reason, Standing, usize)>;
+type Puts = BTreeMap<String, (Reason, LocatedDocument, usize)>;
 
 /// State accumulated up to a commit.
 #[derive(Default)]
 struct Written {
     texts: Texts,
     puts: Puts,
-    mesh_config: Option<Standing>,
+    mesh_config: Option<LocatedDocument>,
 }
 
 impl Written {
@@ -364,7 +364,7 @@ impl Written {
 /// Re-parses the objects from their documents. They were valid when written; an object that this
 /// version rejects is dropped, and the directory decides.
 fn objects(texts: &Texts, puts: Puts) -> Vec<Kept> {
-    let mut documents: BTreeMap<Standing, Vec<(usize, Why)>> = BTreeMap::new();
+    let mut documents: BTreeMap<LocatedDocument, Vec<(usize, Why)>> = BTreeMap::new();
     for (reason, document, item) in puts.into_values() {
         let reason = reason.read().map(|why| (item, why));
         documents.entry(document).or_default().extend(reason);

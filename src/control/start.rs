@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use super::ca_on_disk::CaOnDisk;
-use super::composer::{Composer, Parts, Reading, Tick};
+use super::composer::{Composer, ComposerEvent, Parts, Reading};
 use super::fleet::Proxies;
 use super::journal::Journal;
 use super::look;
@@ -154,7 +154,7 @@ pub async fn start(
     };
     let secrets = Arc::new(Secrets::new(ca, settings.clock.clone(), options));
     let (published, roster) = (Arc::new(Published::default()), Arc::new(Roster::default()));
-    let (ticks, ticked) = mpsc::unbounded_channel();
+    let (events, ticked) = mpsc::unbounded_channel();
     let (journal, restored) = Journal::open(&state);
     let (alarm, alarmed) = watch::channel(None);
     let composer = Composer::new(Parts {
@@ -177,20 +177,20 @@ pub async fn start(
         })
         .map_err(StartError::Thread)?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(tell_when_grace_is_over(alarmed, ticks.clone()));
-    tasks.spawn(look_out(settings.reading.clone(), ticks.clone()));
+    tasks.spawn(tell_when_grace_is_over(alarmed, events.clone()));
+    tasks.spawn(look_out(settings.reading.clone(), events.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     tasks.spawn(report_health(published.clone(), health));
     let incoming = TlsIncoming::new(listener, &identity.tls);
-    tasks.spawn(keep_house(identity, CaOnDisk::new(state), ticks.clone()));
-    let stopping = ticks.clone();
+    tasks.spawn(keep_house(identity, CaOnDisk::new(state), events.clone()));
+    let stopping = events.clone();
     let fleet = Arc::new(Proxies {
         roster: roster.clone(),
         secrets,
         tokens,
         published: published.clone(),
-        ticks,
+        events,
         clock: settings.clock,
     });
     let serving = Server::builder()
@@ -204,7 +204,7 @@ pub async fn start(
         .serve_with_incoming_shutdown(incoming, async move {
             shutdown.await;
             // Sending fails only if the composer has already stopped.
-            let _ = stopping.send(Tick::Stopping);
+            let _ = stopping.send(ComposerEvent::Stopping);
         });
     let running = Running {
         published,
@@ -284,14 +284,14 @@ impl Identity {
 }
 
 /// Watches the mesh configuration and the directory. The mesh configuration is read first.
-async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
+async fn look_out(reading: Reading, events: mpsc::UnboundedSender<ComposerEvent>) {
     let looked = Notify::new();
     let mesh_config = async {
         let Some(root) = reading.mesh_config else {
             return looked.notify_one();
         };
         let deliver = |tree, _| {
-            let told = ticks.send(Tick::MeshConfig(tree)).is_ok();
+            let told = events.send(ComposerEvent::MeshConfig(tree)).is_ok();
             looked.notify_one();
             told
         };
@@ -300,15 +300,18 @@ async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
     let directory = async {
         looked.notified().await;
         look::out(reading.root, |tree, changed| {
-            ticks.send(Tick::Directory(tree, changed)).is_ok()
+            events.send(ComposerEvent::Directory(tree, changed)).is_ok()
         })
         .await;
     };
     tokio::join!(mesh_config, directory);
 }
 
-/// Sends [`Tick::GraceOver`] at the deadline in `alarm`.
-async fn tell_when_grace_is_over(mut alarm: watch::Receiver<Option<Instant>>, ticks: mpsc::UnboundedSender<Tick>) {
+/// Sends [`ComposerEvent::GraceOver`] at the deadline in `alarm`.
+async fn tell_when_grace_is_over(
+    mut alarm: watch::Receiver<Option<Instant>>,
+    events: mpsc::UnboundedSender<ComposerEvent>,
+) {
     loop {
         let at = *alarm.borrow_and_update();
         let over = async {
@@ -324,15 +327,15 @@ async fn tell_when_grace_is_over(mut alarm: watch::Receiver<Option<Instant>>, ti
             },
             () = over => {}
         }
-        if ticks.send(Tick::GraceOver).is_err() || alarm.changed().await.is_err() {
+        if events.send(ComposerEvent::GraceOver).is_err() || alarm.changed().await.is_err() {
             return;
         }
     }
 }
 
-async fn keep_house(mut identity: Identity, mut ca: CaOnDisk, ticks: mpsc::UnboundedSender<Tick>) {
+async fn keep_house(mut identity: Identity, mut ca: CaOnDisk, events: mpsc::UnboundedSender<ComposerEvent>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
-    while ticks.send(Tick::Housekeeping).is_ok() {
+    while events.send(ComposerEvent::Housekeeping).is_ok() {
         interval.tick().await;
         ca.look();
         if let Err(error) = identity.renew() {

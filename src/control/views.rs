@@ -42,13 +42,13 @@ struct Own {
 #[derive(Debug)]
 struct Node {
     inbound: Arc<Inbound>,
-    whole: Arc<Whole>,
+    whole: Arc<SharedView>,
 }
 
 /// Configuration shared by views with equal outbound and inbound configuration, such as replicas of
 /// a workload, whose views differ only by address.
 #[derive(Debug)]
-struct Whole {
+struct SharedView {
     calls: OutboundView,
     /// Resources outside the shared outbound configuration.
     own: BTreeMap<(ResourceType, ResourceName), Arc<Own>>,
@@ -110,7 +110,7 @@ impl Views {
     }
 
     /// The distinct values, where neighbouring views share one.
-    fn wholes(&self) -> impl Iterator<Item = &Whole> {
+    fn wholes(&self) -> impl Iterator<Item = &SharedView> {
         let mut last = None;
         let wholes = self.nodes.values().map(|node| &*node.whole);
         wholes.filter(move |whole| last.replace(std::ptr::from_ref(*whole)) != Some(std::ptr::from_ref(*whole)))
@@ -148,7 +148,7 @@ impl Views {
                 former,
                 neighbours: [before, after],
             };
-            Arc::new(Whole::build(calls, shared, inbound.clone(), &memo, generation))
+            Arc::new(SharedView::build(calls, shared, inbound.clone(), &memo, generation))
         });
         let snapshot = whole.snapshot.clone();
         self.nodes.insert(view.clone(), Node { inbound, whole });
@@ -165,7 +165,7 @@ impl Calls {
     }
 }
 
-impl Whole {
+impl SharedView {
     /// Combines the outbound and inbound parts.
     fn build(view: OutboundView, calls: &Calls, inbound: Arc<Inbound>, memo: &Memo<'_>, generation: u64) -> Self {
         let combined = combine(calls.built.clone(), inbound);
@@ -203,9 +203,9 @@ impl Whole {
 /// Resources that may already be encoded.
 struct Memo<'a> {
     /// The previous configuration of the same view.
-    former: Option<&'a Whole>,
+    former: Option<&'a SharedView>,
     /// The current configurations of adjacent views.
-    neighbours: [Option<&'a Whole>; 2],
+    neighbours: [Option<&'a SharedView>; 2],
 }
 
 impl Memo<'_> {

@@ -7,20 +7,20 @@ use imbl::OrdMap;
 /// A persistent sorted map that stores a single entry inline. A node of [`OrdMap`] has room for
 /// sixteen entries, which adds up when every host, address or object of a mesh has a map.
 #[derive(Clone)]
-pub(crate) enum Few<K, V = ()> {
+pub(crate) enum SmallMap<K, V = ()> {
     /// A single entry.
     One(K, V),
     /// Zero or several entries.
     Many(OrdMap<K, V>),
 }
 
-impl<K, V> Default for Few<K, V> {
+impl<K, V> Default for SmallMap<K, V> {
     fn default() -> Self {
         Self::Many(OrdMap::new())
     }
 }
 
-impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Few<K, V> {
+impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for SmallMap<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(key, value) => f.debug_map().entry(key, value).finish(),
@@ -29,7 +29,7 @@ impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Few<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Few<K, V> {
+impl<K: Ord + Clone, V: Clone> SmallMap<K, V> {
     /// Inserts a value, replacing one with the same key.
     pub(crate) fn insert(&mut self, key: K, value: V) {
         *self = match std::mem::take(self) {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn few_behaves_like_a_sorted_map() {
-        let (mut few, mut map) = (Few::default(), BTreeMap::new());
+        let (mut few, mut map) = (SmallMap::default(), BTreeMap::new());
         for (key, put) in [
             (3, true),
             (3, true),
@@ -120,7 +120,7 @@ mod tests {
             }
             assert!(few.iter().eq(&map), "{few:?} {map:?}");
             assert_eq!((few.len(), few.is_empty()), (map.len(), map.is_empty()));
-            assert_eq!(matches!(few, Few::One(..)), map.len() == 1);
+            assert_eq!(matches!(few, SmallMap::One(..)), map.len() == 1);
         }
     }
 }

@@ -4,12 +4,12 @@ use std::fmt;
 
 use imbl::OrdMap;
 
-use super::few::Few;
+use super::few::SmallMap;
 use crate::name::Hostname;
 
 /// A persistent map from keys to non-empty sets.
 #[derive(Clone)]
-pub(crate) struct Groups<K, V>(OrdMap<K, Few<V>>);
+pub(crate) struct Groups<K, V>(OrdMap<K, SmallMap<V>>);
 
 impl<K: Ord + fmt::Debug, V: Ord + fmt::Debug> fmt::Debug for Groups<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +50,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
 
     /// Number of values of a key.
     pub(crate) fn len(&self, key: &K) -> usize {
-        self.0.get(key).map_or(0, Few::len)
+        self.0.get(key).map_or(0, SmallMap::len)
     }
 
     /// The keys, sorted.

@@ -12,7 +12,7 @@ use imbl::OrdMap;
 
 use super::config::MeshConfig;
 use super::destination_rule::DestinationRule;
-use super::few::Few;
+use super::few::SmallMap;
 use super::groups::Groups;
 use super::peer_authentication::{MutualTlsMode, PeerAuthentication};
 use super::service::{Service, ServiceKey};
@@ -80,7 +80,7 @@ type ClientLabel = (Arc<str>, Option<Arc<str>>);
 type ByHost<T> = OrdMap<Hostname, Ranked<T>>;
 
 /// Objects in order of precedence. Ranks may be equal temporarily while an edit reorders objects.
-type Ranked<T> = Few<(Rank, ObjectId), Arc<T>>;
+type Ranked<T> = SmallMap<(Rank, ObjectId), Arc<T>>;
 
 /// Queries.
 impl Mesh {

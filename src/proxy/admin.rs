@@ -34,7 +34,7 @@ use super::stats::ServerStats;
 use super::stats::collect::State;
 use super::stats::naming::Naming;
 use super::store::Published;
-pub(crate) use ask::{Ask, Drain, Dump, Held, Unready};
+pub(crate) use ask::{Ask, Drain, Dump, Held, PendingTarget};
 pub(crate) use certs::days_left;
 use commands::Query;
 

@@ -194,6 +194,6 @@ impl From<regex::Error> for Refusal {
 
 impl From<prost::DecodeError> for Refusal {
     fn from(error: prost::DecodeError) -> Self {
-        Self::new(format!("it is no such message: {error}"))
+        Self::new(format!("it cannot be decoded: {error}"))
     }
 }

@@ -55,7 +55,7 @@ pub fn first_bytes(pieces: &[Vec<u8>]) {
     let mut read = BytesMut::new();
     // Reading never waits here.
     drop(inspect(&mut Pieces::new(pieces), &inspection, 80, &mut read).now_or_never());
-    assert!(pieces.concat().starts_with(&read), "bytes were lost or made up");
+    assert!(pieces.concat().starts_with(&read), "bytes were lost or invented");
 }
 
 /// Reads a PROXY protocol header from bytes that are received in these pieces.
@@ -73,7 +73,7 @@ pub fn proxy_header(optional: bool, pieces: &[Vec<u8>]) {
     drop(protocol.read(&mut stream, &mut left).now_or_never());
     left.extend_from_slice(stream.next);
     left.extend(stream.rest.flatten());
-    assert!(pieces.concat().ends_with(&left), "bytes were lost or made up");
+    assert!(pieces.concat().ends_with(&left), "bytes were lost or invented");
 }
 
 /// A connection on which these pieces are received, and then the end.

@@ -35,7 +35,7 @@ use super::upstream::health_check::checks::Checks;
 use super::worker::Worker;
 use crate::lifecycle::{LogSignals, StopSignals};
 use crate::xds::client::Client;
-use control::{Control, Feed, News};
+use control::{Control, Feed, StreamWaker};
 use memory::Memory;
 use sockets::Sockets;
 pub use validate::validate;
@@ -100,7 +100,7 @@ pub enum ProxyError {
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// Parts of the bootstrap are refused: fields and reasons.
-    #[error("the bootstrap is refused: {}", .0.iter().map(|(field, why)| format!("{field}: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("the bootstrap is invalid: {}", .0.iter().map(|(field, why)| format!("{field}: {why}")).collect::<Vec<_>>().join("; "))]
     Refused(Vec<(String, String)>),
     /// A socket or thread cannot be created.
     #[error("{0}: {1}")]
@@ -115,7 +115,7 @@ impl ProxyError {
             ProxyError::Bootstrap(error) => vec![(error.field(), self.to_string())],
             ProxyError::Refused(mistakes) => mistakes
                 .iter()
-                .map(|(field, why)| (Some(&**field), format!("the bootstrap is refused: {field}: {why}")))
+                .map(|(field, why)| (Some(&**field), format!("the bootstrap is invalid: {field}: {why}")))
                 .collect(),
             ProxyError::System(..) => vec![(None, self.to_string())],
         }
@@ -138,7 +138,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         tracing::warn!(key, "a key of the bootstrap's runtime layers has no effect");
     }
     let server = config::server::server(&bootstrap)?;
-    let uncaught = |error| ProxyError::System("signals cannot be caught".to_owned(), error);
+    let uncaught = |error| ProxyError::System("failed to install signal handlers".to_owned(), error);
     let mut signals = StopSignals::catch().map_err(uncaught)?;
     let log_signals = LogSignals::catch().map_err(uncaught)?;
     let mut store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
@@ -147,7 +147,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     let workers = (0..options.concurrency)
         .map(|index| Worker::start(index, store.published(), limit.clone(), options.drain_time))
         .collect::<io::Result<Vec<_>>>()
-        .map_err(|error| ProxyError::System("no worker can be started".to_owned(), error))?;
+        .map_err(|error| ProxyError::System("failed to start a worker".to_owned(), error))?;
     let node = config::server::node(&bootstrap);
     let client = server
         .as_ref()
@@ -170,14 +170,14 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     let admin = admin_server(&bootstrap, admin).await?;
     control.start(bootstrap::fixed(&bootstrap), Instant::now())?;
     control.recall(Instant::now());
-    let (control, news) = (RefCell::new(control), News::default());
+    let (control, waker) = (RefCell::new(control), StreamWaker::default());
     tokio::select! {
-        () = keep_link(server, &control, &news) => {}
-        () = keep_secrets(&bootstrap, &control, &news) => {}
-        () = keep_time(&control, &news) => {}
-        () = keep_up(&control, &news) => {}
-        () = keep_names(&control, &news) => {}
-        () = keep_checks(&control, &news) => {}
+        () = keep_link(server, &control, &waker) => {}
+        () = keep_secrets(&bootstrap, &control, &waker) => {}
+        () = keep_time(&control, &waker) => {}
+        () = keep_up(&control, &waker) => {}
+        () = keep_names(&control, &waker) => {}
+        () = keep_checks(&control, &waker) => {}
         () = write_down(&control) => {}
         () = keep_logs(log_signals) => {}
         () = rest(&control) => {}
@@ -186,7 +186,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     }
     tokio::select! {
         () = drain(&control) => {}
-        signal = signals.next() => tracing::info!(signal, "ending at once"),
+        signal = signals.next() => tracing::info!(signal, "exiting at once"),
     }
     admin.iter().for_each(JoinHandle::abort);
     Sink::finish_all(LOGS_TIME);
@@ -224,17 +224,17 @@ async fn admin_server(bootstrap: &Bootstrap, admin: Admin) -> Result<Option<Join
     ))))
 }
 
-async fn keep_link(server: Option<Server>, control: &RefCell<Control>, news: &News) {
+async fn keep_link(server: Option<Server>, control: &RefCell<Control>, waker: &StreamWaker) {
     match server {
-        Some(server) => link::keep(Feed::Aggregated, server, control, news).await,
+        Some(server) => link::keep(Feed::Aggregated, server, control, waker).await,
         None => std::future::pending().await,
     }
 }
 
 /// Keeps an SDS stream for each secret source in use.
-async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &News) {
+async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, waker: &StreamWaker) {
     let (mut kept, mut links) = (HashMap::new(), FuturesUnordered::new());
-    let mut changed = news.listen();
+    let mut changed = waker.listen();
     loop {
         let wanted: HashSet<_> = control.borrow().secret_servers().cloned().collect();
         // Aborts the streams that are no longer needed.
@@ -251,12 +251,12 @@ async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &
             }
             let server = config::server::of_source((*source).clone(), bootstrap);
             let server = server.inspect_err(|refusal| {
-                tracing::error!(cluster = source.cluster, %refusal, "secrets cannot be asked for");
+                tracing::error!(cluster = source.cluster, %refusal, "failed to subscribe to secrets");
             });
             let feed = Feed::Secrets(source.clone());
             let (link, handle) = abortable(async move {
                 if let Ok(server) = server {
-                    link::keep(feed, server, control, news).await;
+                    link::keep(feed, server, control, waker).await;
                 }
             });
             links.push(link);
@@ -265,14 +265,14 @@ async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &
         tokio::select! {
             // A stream that has ended needs nothing done.
             Some(_) = links.next() => {}
-            // The sender lives as long as `news`.
+            // The sender lives as long as `waker`.
             _ = changed.changed() => {}
         }
     }
 }
 
 /// Handles timeouts of resources that have not arrived, and TTLs of those that have.
-async fn keep_time(control: &RefCell<Control>, news: &News) {
+async fn keep_time(control: &RefCell<Control>, waker: &StreamWaker) {
     loop {
         let wake = control.borrow().wake_at();
         tokio::select! {
@@ -280,28 +280,28 @@ async fn keep_time(control: &RefCell<Control>, news: &News) {
                 let mut control = control.borrow_mut();
                 control.expire(Instant::now());
                 control.settle(Instant::now());
-                news.tell();
+                waker.tell();
             }
-            () = news.changed() => {}
+            () = waker.changed() => {}
         }
     }
 }
 
 /// Runs the clusters' periodic maintenance, such as returning ejected hosts.
-async fn keep_up(control: &RefCell<Control>, news: &News) {
+async fn keep_up(control: &RefCell<Control>, waker: &StreamWaker) {
     loop {
         tokio::time::sleep(UPKEEP).await;
         let mut control = control.borrow_mut();
         control.store.upkeep(Instant::now());
         if control.store.refresh_files() {
             control.settle(Instant::now());
-            news.tell();
+            waker.tell();
         }
     }
 }
 
 /// Resolves the DNS names of clusters.
-async fn keep_names(control: &RefCell<Control>, news: &News) {
+async fn keep_names(control: &RefCell<Control>, waker: &StreamWaker) {
     let (mut resolver, mut found) = Resolver::new();
     loop {
         resolver.watch(control.borrow().store.newest_clusters());
@@ -310,7 +310,7 @@ async fn keep_names(control: &RefCell<Control>, news: &News) {
                 let mut control = control.borrow_mut();
                 control.store.put_resolved(&resolved.cluster, &resolved.endpoints, Instant::now());
                 control.settle(Instant::now());
-                news.tell();
+                waker.tell();
             }
             () = tokio::time::sleep(UPKEEP) => {}
         }
@@ -318,17 +318,17 @@ async fn keep_names(control: &RefCell<Control>, news: &News) {
 }
 
 /// Runs the health checks of clusters.
-async fn keep_checks(control: &RefCell<Control>, news: &News) {
+async fn keep_checks(control: &RefCell<Control>, waker: &StreamWaker) {
     let mut checks = Checks::default();
-    let mut changed = news.listen();
+    let mut changed = waker.listen();
     loop {
         checks.watch(control.borrow().store.checked_clusters());
         tokio::select! {
             () = checks.begun() => {
                 control.borrow_mut().settle(Instant::now());
-                news.tell();
+                waker.tell();
             }
-            // The sender lives as long as `news`.
+            // The sender lives as long as `waker`.
             _ = changed.changed() => {}
         }
     }
@@ -356,7 +356,7 @@ async fn rest(control: &RefCell<Control>) {
         if control.borrow_mut().comes_to_rest(REST)
             && let Err(error) = file_pages::give_back()
         {
-            tracing::debug!(%error, "pages that are not needed cannot be given back");
+            tracing::debug!(%error, "failed to return unused pages");
         }
     }
 }

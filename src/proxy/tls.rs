@@ -28,12 +28,12 @@ use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifi
 use rustls::sign::CertifiedKey;
 
 pub(crate) use downstream::DownstreamTls;
-pub(crate) use files::{FileSecrets, Look, SecretFiles, look};
+pub(crate) use files::{FileIdentity, FileSecrets, SecretFiles, look};
 pub(crate) use hello::{Hello, client_hello};
 pub(crate) use peer::LazyText;
 pub(crate) use stats::TlsStats;
 pub(crate) use suites::Protocols;
-pub(crate) use upstream::{Offer, UpstreamTls, Wish};
+pub(crate) use upstream::{Offer, TlsOverrides, UpstreamTls};
 pub(crate) use verify::{SanMatcher, Verification};
 
 use revocation::Revocation;

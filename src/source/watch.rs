@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout_at};
 
 use self::armed::Armed;
-use self::lookout::{Connect, Lookout, Message};
-use self::settle::Settle;
+use self::lookout::{Connect, Message, WatchThread};
+use self::settle::SettlingFiles;
 use super::{Dirty, Root};
 
 /// Delay before a thread that died is replaced.
@@ -43,7 +43,7 @@ pub struct Watcher {
 /// State shared by the thread and the watcher.
 #[derive(Default)]
 struct Shared {
-    settle: Mutex<Settle>,
+    settle: Mutex<SettlingFiles>,
     /// Notified after each change of `settle`, and when the thread ends.
     wake: Notify,
     /// Events were dropped because the queue was full.
@@ -129,7 +129,7 @@ impl Watcher {
         let at_end = AtEnd(self.shared.clone());
         let work = move || {
             let _at_end = at_end;
-            let lookout = Lookout::new(root, shared, connect);
+            let lookout = WatchThread::new(root, shared, connect);
             if ready.send(lookout.sender()).is_ok() {
                 lookout.run();
             }
@@ -153,7 +153,7 @@ impl Drop for Watcher {
 
 impl Shared {
     /// The state is consistent between any two calls, so a poisoned lock is harmless.
-    fn settle(&self) -> MutexGuard<'_, Settle> {
+    fn settle(&self) -> MutexGuard<'_, SettlingFiles> {
         self.settle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -164,7 +164,7 @@ impl TlsIncoming {
             }
             Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "connection aborted"),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections; trying again");
+                tracing::warn!(%error, "failed to accept connections; retrying");
                 self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
             }
         }

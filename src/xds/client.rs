@@ -26,7 +26,7 @@ pub type Name = Arc<str>;
 
 /// The subscription to a type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Interest {
+pub enum Subscription {
     /// Not subscribed.
     #[default]
     None,
@@ -95,7 +95,7 @@ pub struct Client {
 /// State of one resource type.
 #[derive(Debug, Default)]
 struct Topic {
-    interest: Interest,
+    interest: Subscription,
     /// Whether a request for the type was sent on this stream.
     started: bool,
     /// Names subscribed to on this stream.
@@ -137,9 +137,9 @@ impl Client {
 
     /// Sets the subscription to a type. Resources that are no longer subscribed to are forgotten,
     /// so that they are sent again when they are subscribed to later.
-    pub fn want(&mut self, kind: ResourceType, interest: Interest) {
+    pub fn want(&mut self, kind: ResourceType, interest: Subscription) {
         let topic = &mut self.topics[kind as usize];
-        if let Interest::Names(names) = &interest {
+        if let Subscription::Names(names) = &interest {
             topic.held.retain(|name, _| names.contains(name));
             topic.expiries.retain(|name, _| names.contains(name));
         }
@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// The subscription to a type.
-    pub fn wanted(&self, kind: ResourceType) -> &Interest {
+    pub fn wanted(&self, kind: ResourceType) -> &Subscription {
         &self.topics[kind as usize].interest
     }
 
@@ -191,7 +191,7 @@ impl Client {
             } else if topic.wants(&beat.name) {
                 let (name, why) = (
                     beat.name,
-                    "has no content, and is not of the version that is held".to_owned(),
+                    "has no content, but its version is not the one held".to_owned(),
                 );
                 update.malformed.push(Refused { name, why });
             }
@@ -291,10 +291,10 @@ impl Client {
         let topic = &mut self.topics[kind as usize];
         let nothing = BTreeSet::new();
         let wanted = match &topic.interest {
-            Interest::None => return None,
-            Interest::All => &nothing,
-            Interest::Names(names) if names.is_empty() && !topic.started => return None,
-            Interest::Names(names) => names,
+            Subscription::None => return None,
+            Subscription::All => &nothing,
+            Subscription::Names(names) if names.is_empty() && !topic.started => return None,
+            Subscription::Names(names) => names,
         };
         if topic.started && topic.asked == *wanted {
             return None;
@@ -325,9 +325,9 @@ impl Client {
 impl Topic {
     fn wants(&self, name: &Name) -> bool {
         match &self.interest {
-            Interest::None => false,
-            Interest::All => true,
-            Interest::Names(names) => names.contains(name),
+            Subscription::None => false,
+            Subscription::All => true,
+            Subscription::Names(names) => names.contains(name),
         }
     }
 
@@ -342,8 +342,8 @@ impl Topic {
     /// SotW: a request with the whole subscription, which also ACKs the last response.
     fn whole(&self, kind: ResourceType) -> Request {
         let names = match &self.interest {
-            Interest::None | Interest::All => Vec::new(),
-            Interest::Names(names) => names.iter().map(ToString::to_string).collect(),
+            Subscription::None | Subscription::All => Vec::new(),
+            Subscription::Names(names) => names.iter().map(ToString::to_string).collect(),
         };
         Request::sotw(kind, names, &self.version, &self.nonce)
     }

@@ -20,7 +20,7 @@ pub use service::{aggregated, secrets};
 use super::joining::Probe;
 use super::node::NodeClaim;
 use super::resource::{ResourceType, Version};
-use super::session::{Patience, Refusal, Refused, SyncState};
+use super::session::{Refusal, Refused, SessionTimeouts, SyncState};
 use super::snapshot::Snapshot;
 use crate::ir::ResourceName;
 use crate::name::SpiffeId;
@@ -52,7 +52,7 @@ pub struct Arrival {
 
 /// The caller of a method that is authenticated by a join token.
 #[derive(Clone, Debug)]
-pub struct Bearing {
+pub struct BearerCaller {
     /// The token, not yet verified; `None` if absent.
     pub token: Option<Box<str>>,
     /// The peer of its connection, if known.
@@ -89,14 +89,14 @@ pub trait Fleet: Send + Sync + 'static {
     /// # Errors
     ///
     /// Why it is rejected, for the client.
-    fn renew(&self, bearing: &Bearing) -> Result<String, tonic::Status>;
+    fn renew(&self, caller: &BearerCaller) -> Result<String, tonic::Status>;
 
     /// The group member with this token and peer address is shutting down.
     ///
     /// # Errors
     ///
     /// Why it is rejected, for the client.
-    fn leave(&self, bearing: &Bearing) -> Result<(), tonic::Status>;
+    fn leave(&self, caller: &BearerCaller) -> Result<(), tonic::Status>;
 
     /// The sidecar process `run` of the group member with this token and peer address reports its
     /// application's readiness. Returns the readiness probe.
@@ -104,11 +104,11 @@ pub trait Fleet: Send + Sync + 'static {
     /// # Errors
     ///
     /// Why it is rejected, for the client.
-    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<Option<Probe>, tonic::Status>;
+    fn ready(&self, caller: &BearerCaller, run: u64, ready: bool) -> Result<Option<Probe>, tonic::Status>;
 
     /// Timeouts for events that xDS does not signal.
-    fn patience(&self) -> Patience {
-        Patience::default()
+    fn patience(&self) -> SessionTimeouts {
+        SessionTimeouts::default()
     }
 }
 

@@ -36,7 +36,7 @@ use crate::ir::ResourceName;
 
 /// Timeouts for events that xDS does not signal.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct SessionTimeouts {
     /// How long a route waits for a cluster with DNS discovery.
     pub dns: Duration,
     /// How long a route waits for a cluster's endpoints to be requested and ACKed.
@@ -45,7 +45,7 @@ pub struct Patience {
     pub removal: Duration,
 }
 
-impl Default for Patience {
+impl Default for SessionTimeouts {
     fn default() -> Self {
         Self {
             dns: Duration::from_secs(1),
@@ -136,13 +136,13 @@ pub struct Session {
     /// New clusters not known to be warm, and until when routes wait for them.
     warming: BTreeMap<ResourceName, Instant>,
     refused: Refused,
-    patience: Patience,
+    patience: SessionTimeouts,
     last_nonce: u64,
 }
 
 impl Session {
     /// A new session. `refused` are resources the client rejected on earlier streams.
-    pub fn new(patience: Patience, refused: Refused) -> Self {
+    pub fn new(patience: SessionTimeouts, refused: Refused) -> Self {
         Self {
             channels: ResourceType::ALL.map(Channel::new),
             target: None,
@@ -416,7 +416,7 @@ impl Session {
             let refused = refused.is_some_and(|refused| refused.version == resource.version);
             let in_turn = earlier_done || (asked && !kind.is_wildcard());
             let ready = clusters.as_ref().is_none_or(|clusters| clusters.ready_for(resource));
-            channel::Verdict::of(refused, in_turn && ready)
+            channel::Delivery::of(refused, in_turn && ready)
         });
         if upserts.is_empty() && !channel.owes_an_answer(earlier_done) {
             return None;
@@ -441,7 +441,7 @@ impl Session {
     }
 
     /// Removals, once every addition is ACKed: listeners and nonexistent secrets at once, clusters
-    /// after the listeners and [`Patience::removal`]. A cluster that something in force still
+    /// after the listeners and [`SessionTimeouts::removal`]. A cluster that something in force still
     /// refers to is kept.
     fn next_removals(&mut self, now: Instant) -> Option<Push> {
         let due = now + self.patience.removal;

@@ -45,13 +45,13 @@ pub(super) enum PartError {
     },
     /// It exited.
     #[error("the {0}")]
-    Ended(Ending),
+    Ended(UnexpectedExit),
 }
 
 /// A process that exited unexpectedly.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{name} ended with {status}{}", shown(.log))]
-pub(super) struct Ending {
+pub(super) struct UnexpectedExit {
     /// Its name.
     pub name: String,
     /// Its exit status.
@@ -110,8 +110,8 @@ impl Part {
         self.child.try_wait().unwrap_or(Some(ExitStatus::from_raw(0)))
     }
 
-    fn ending(&self, status: ExitStatus) -> Ending {
-        Ending {
+    fn ending(&self, status: ExitStatus) -> UnexpectedExit {
+        UnexpectedExit {
             name: self.recipe.name.clone(),
             status,
             log: tail(&self.recipe.log),
@@ -138,7 +138,7 @@ pub(super) fn tail(path: &Path) -> String {
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     /// It exited.
-    Ended(Ending),
+    Ended(UnexpectedExit),
     /// It was restarted.
     Restarted(String),
     /// It could not be restarted.

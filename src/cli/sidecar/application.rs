@@ -36,7 +36,7 @@ const PASSED_ON: [(SignalKind, Signal); 5] = [
 ];
 
 /// An application and its sidecar.
-pub(super) struct Together {
+pub(super) struct Supervised {
     /// The application and its arguments; not empty.
     pub application: Vec<OsString>,
     /// The user the application runs as.
@@ -49,7 +49,7 @@ pub(super) struct Together {
     pub drain: Duration,
 }
 
-impl Together {
+impl Supervised {
     /// Runs both until the application exits or a signal arrives. Returns the application's exit code.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use super::probe::Probe;
 use super::run_dir::RunDir;
 use crate::cli::join::Token;
 use crate::xds::joining;
-use schedule::{Schedule, Verdict};
+use schedule::{ProbeState, Schedule};
 
 /// Poll interval while waiting for the data plane.
 const POLL: Duration = Duration::from_millis(200);
@@ -92,7 +92,7 @@ struct State {
     is_known: bool,
     /// The WorkloadGroup's probe, as last received.
     group_probe: Option<joining::Probe>,
-    verdict: Verdict,
+    verdict: ProbeState,
     /// The last report that was delivered; `None` if the last one failed.
     reported: Option<bool>,
     /// Number of failed reports since.
@@ -109,7 +109,7 @@ impl State {
             is_known: schedule.is_some(),
             schedule,
             group_probe: None,
-            verdict: Verdict::default(),
+            verdict: ProbeState::default(),
             reported: None,
             failures: 0,
             next_probe: now,

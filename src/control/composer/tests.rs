@@ -269,18 +269,18 @@ fn stream(server: &mut Server, address: &str) -> MemberId {
         token_expires: None,
     };
     let id = enter(server, claim, grant);
-    server.hear(Tick::Joined(id));
+    server.hear(ComposerEvent::Joined(id));
     id
 }
 
 impl Server {
-    /// Handles a single tick.
-    fn hear(&mut self, tick: Tick) {
-        self.hear_at(tick, Instant::now());
+    /// Handles a single event.
+    fn hear(&mut self, event: ComposerEvent) {
+        self.hear_at(event, Instant::now());
     }
 
-    fn hear_at(&mut self, tick: Tick, now: Instant) {
-        self.composer.hear(tick, now);
+    fn hear_at(&mut self, event: ComposerEvent, now: Instant) {
+        self.composer.hear(event, now);
         self.composer.settle();
     }
 
@@ -315,13 +315,13 @@ fn a_registered_workload_gets_its_inbound_listeners_before_traffic() {
     assert_eq!(target.generation, 2, "its first target holds its registration");
     let inbound: ResourceName = "inbound|80||".into();
     assert!(target.set(ResourceType::Cluster).contains_key(&inbound));
-    server.hear(Tick::Acked(id));
+    server.hear(ComposerEvent::Acked(id));
     assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), true)]);
     assert!(server.composer.published.state().registered[0].ready);
-    server.hear(Tick::Left(id));
-    server.hear(Tick::Closed(id));
+    server.hear(ComposerEvent::Left(id));
+    server.hear(ComposerEvent::Closed(id));
     assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), false)]);
-    server.hear_at(Tick::GraceOver, over());
+    server.hear_at(ComposerEvent::GraceOver, over());
     assert_eq!(server.reviews(), []);
     assert_eq!(server.errors(), 0);
 }
@@ -342,7 +342,7 @@ fn concurrent_registrations_are_one_generation() {
             .join(member, Registration::testing(&group, address), None);
         server.composer.registry.acked(member);
     }
-    server.composer.hear(Tick::Refused, now);
+    server.composer.hear(ComposerEvent::Refused, now);
     server.composer.settle();
     assert_eq!((server.reviews().len(), server.generation()), (100, before + 1));
 }
@@ -354,16 +354,16 @@ fn registered_workloads_survive_a_restart_for_the_grace_period() {
     server.look();
     for address in ["10.0.0.7", "10.0.0.8"] {
         let id = stream(&mut server, address);
-        server.hear(Tick::Acked(id));
+        server.hear(ComposerEvent::Acked(id));
     }
     let both = [("10.0.0.7".to_owned(), true), ("10.0.0.8".to_owned(), true)];
     let generation = server.generation();
     server.restart();
     assert_eq!(server.reviews(), both);
     let id = stream(&mut server, "10.0.0.7");
-    server.hear(Tick::Acked(id));
+    server.hear(ComposerEvent::Acked(id));
     assert_eq!((server.reviews(), server.generation()), (both.to_vec(), generation + 1));
-    server.hear_at(Tick::GraceOver, over());
+    server.hear_at(ComposerEvent::GraceOver, over());
     assert_eq!(server.reviews(), both[..1]);
     server.restart();
     assert_eq!(server.reviews(), both[..1]);
@@ -375,13 +375,13 @@ fn a_workload_entry_in_a_file_takes_precedence_over_a_registered_one() {
     server.write("mesh/a.yaml", REVIEWS);
     server.look();
     let id = stream(&mut server, "10.0.0.7");
-    server.hear(Tick::Acked(id));
+    server.hear(ComposerEvent::Acked(id));
     let written = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: reviews-10-0-0-7}\nspec: {address: 10.0.0.9, labels: {app: reviews}}\n";
     server.write("mesh/b.yaml", written);
     server.look();
     assert_eq!(server.reviews(), [("10.0.0.9".to_owned(), true)]);
-    server.hear(Tick::Left(id));
-    server.hear(Tick::Closed(id));
+    server.hear(ComposerEvent::Left(id));
+    server.hear(ComposerEvent::Closed(id));
     assert_eq!(server.reviews(), [("10.0.0.9".to_owned(), true)]);
     fs::remove_file(server.directory.path().join("mesh/b.yaml")).unwrap();
     let gone = server.directory.path().join("mesh/b.yaml").to_string_lossy().into();
@@ -404,7 +404,7 @@ fn an_edit_of_a_workload_group_updates_its_members() {
     server.write("mesh/group.yaml", &group("other"));
     server.look();
     let id = stream(&mut server, "10.0.0.7");
-    server.hear(Tick::Acked(id));
+    server.hear(ComposerEvent::Acked(id));
     assert_eq!((server.reviews(), server.errors()), (vec![], 0));
     server.write("mesh/group.yaml", &group("reviews"));
     server.look();

@@ -12,7 +12,7 @@ use super::chain::{self, HttpPart, Place};
 use super::naming;
 use super::routing::Routing;
 use super::scope::{Scope, Through};
-use super::slot::{Finish, Slots, Stand};
+use super::slot::{Finish, ListenerSocket, Slots};
 use super::virtual_host::{self, Content, Exposed, Virtual};
 use crate::ir::listener::{ListenAddress, Listener};
 use crate::ir::node::InterceptionMode;
@@ -105,8 +105,8 @@ impl Binding {
     }
 
     /// Address of the listener shared by all services.
-    fn stand(&self, scope: &Scope<'_>, port: u16) -> Stand {
-        Stand {
+    fn socket(&self, scope: &Scope<'_>, port: u16) -> ListenerSocket {
+        ListenerSocket {
             address: match &self.at {
                 Some(Bind::Unix(path)) => ListenAddress::Unix(path.clone()),
                 Some(Bind::Ip(ip)) => ListenAddress::Ip(*ip, port),
@@ -172,14 +172,14 @@ impl<'a> PortBuilder<'a> {
             PortKey::Port(port) => (*port, port.to_string().into()),
             PortKey::Unix(path) => (0, path.clone()),
         };
-        let stand = Binding::of(&scope, way).stand(&scope, number);
+        let socket = Binding::of(&scope, way).socket(&scope, number);
         for exposed in &exposed {
             let part = HttpPart {
                 routes: name.clone(),
                 grpc_web: exposed.protocol == Protocol::GrpcWeb,
                 forward_proxy: way.egress().is_some_and(|egress| egress.is_http_proxy()),
             };
-            self.slots.add_http(&stand, exposed, part);
+            self.slots.add_http(&socket, exposed, part);
         }
         self.share(way, name, exposed, None);
     }
@@ -232,39 +232,42 @@ impl<'a> PortBuilder<'a> {
             return;
         }
         if protocol.is_http() {
-            let stand = binding.stand(&self.scope(), exposed.port.number);
-            return self.slots.add_http(&stand, exposed, http_part(exposed, shared.clone()));
+            let socket = binding.socket(&self.scope(), exposed.port.number);
+            return self
+                .slots
+                .add_http(&socket, exposed, http_part(exposed, shared.clone()));
         }
-        for (stand, ranges) in self.stands(binding, exposed) {
-            let own = !stand.bound && !is_wildcard(&stand);
+        for (socket, ranges) in self.listener_sockets(binding, exposed) {
+            let own = !socket.bound && !is_wildcard(&socket);
             if protocol == Protocol::Auto && own {
                 let name = naming::host_port(exposed.service.key.host.as_str(), exposed.port.number);
-                self.slots.add_http(&stand, exposed, http_part(exposed, name.clone()));
+                self.slots.add_http(&socket, exposed, http_part(exposed, name.clone()));
                 self.sniffed.insert(name, *exposed);
             } else if protocol == Protocol::Auto && ranges.is_empty() {
-                self.slots.add_http(&stand, exposed, http_part(exposed, shared.clone()));
+                self.slots
+                    .add_http(&socket, exposed, http_part(exposed, shared.clone()));
             }
             let place = Place {
-                wildcard: is_wildcard(&stand),
+                wildcard: is_wildcard(&socket),
                 ranges: &ranges,
             };
             let chains = chain::stream_chains(&mut self.routing, exposed, place);
-            self.slots.add_streams(&stand, exposed, chains);
+            self.slots.add_streams(&socket, exposed, chains);
         }
     }
 
     /// Listen addresses of a service's TCP port: its VIPs; its endpoints' addresses if it is
     /// headless; the wildcard address if it has none, or CIDRs.
-    fn stands(&self, binding: &Binding, exposed: &Exposed<'a>) -> Vec<(Stand, Vec<IpNet>)> {
+    fn listener_sockets(&self, binding: &Binding, exposed: &Exposed<'a>) -> Vec<(ListenerSocket, Vec<IpNet>)> {
         let scope = self.scope();
         let number = exposed.port.number;
-        let shared = binding.stand(&scope, number);
+        let shared = binding.socket(&scope, number);
         if binding.at.is_some() {
             return vec![(shared, Vec::new())];
         }
         let at = |ip: IpAddr| {
             let address = ListenAddress::Ip(ip, number);
-            (Stand { address, bound: false }, Vec::new())
+            (ListenerSocket { address, bound: false }, Vec::new())
         };
         let (single, ranges) = addresses(exposed.service);
         if single.is_empty() && ranges.is_empty() && exposed.service.resolution == Resolution::Passthrough {
@@ -317,8 +320,8 @@ fn http_part(exposed: &Exposed<'_>, routes: ResourceName) -> HttpPart {
     }
 }
 
-fn is_wildcard(stand: &Stand) -> bool {
-    match &stand.address {
+fn is_wildcard(socket: &ListenerSocket) -> bool {
+    match &socket.address {
         ListenAddress::Ip(ip, _) => ip.is_unspecified(),
         ListenAddress::Unix(_) => false,
     }

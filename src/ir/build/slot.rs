@@ -26,7 +26,7 @@ pub(super) struct Slots {
 
 /// Where a listener listens.
 #[derive(Clone, Debug)]
-pub(super) struct Stand {
+pub(super) struct ListenerSocket {
     /// The address.
     pub(super) address: ListenAddress,
     /// Whether it binds a socket.
@@ -35,7 +35,7 @@ pub(super) struct Stand {
 
 /// One listener being built.
 struct Slot {
-    stand: Stand,
+    socket: ListenerSocket,
     http: Option<HttpPart>,
     streams: Vec<FilterChain>,
     /// Match criteria already taken by TCP chains.
@@ -63,11 +63,11 @@ pub(super) struct Finish<'a> {
 impl Slots {
     /// Adds HTTP. Services share it, distinguished by `Host`; ignored if a server-first protocol is
     /// present.
-    pub(super) fn add_http(&mut self, stand: &Stand, exposed: &Exposed<'_>, part: HttpPart) {
-        let Some(slot) = self.open(stand) else { return };
+    pub(super) fn add_http(&mut self, socket: &ListenerSocket, exposed: &Exposed<'_>, part: HttpPart) {
+        let Some(slot) = self.open(socket) else { return };
         let taken = slot.server_first || slot.http.as_ref().is_some_and(|http| http.routes != part.routes);
         if taken {
-            return self.conflict(stand, exposed);
+            return self.conflict(socket, exposed);
         }
         let grpc_web = part.grpc_web;
         slot.http.get_or_insert(part).grpc_web |= grpc_web;
@@ -76,11 +76,11 @@ impl Slots {
 
     /// Adds TCP chains. Of chains with equal match criteria the first one wins, since Envoy rejects
     /// duplicates.
-    pub(super) fn add_streams(&mut self, stand: &Stand, exposed: &Exposed<'_>, chains: Vec<FilterChain>) {
-        let Some(slot) = self.open(stand) else { return };
+    pub(super) fn add_streams(&mut self, socket: &ListenerSocket, exposed: &Exposed<'_>, chains: Vec<FilterChain>) {
+        let Some(slot) = self.open(socket) else { return };
         let server_first = matches!(exposed.protocol, Protocol::Mongo | Protocol::MySql);
         if server_first && slot.http.is_some() {
-            return self.conflict(stand, exposed);
+            return self.conflict(socket, exposed);
         }
         let mut dropped = false;
         for chain in chains {
@@ -88,7 +88,7 @@ impl Slots {
             dropped |= !slot.add_stream(chain) && !again;
         }
         match dropped {
-            true => self.conflict(stand, exposed),
+            true => self.conflict(socket, exposed),
             false => {
                 slot.server_first |= server_first;
                 slot.owners.extend(exposed.service.origins.iter().cloned());
@@ -115,13 +115,13 @@ impl Slots {
 
     /// The listener at an address, unless it is locked by an egress listener: that is intended by
     /// the Sidecar and no conflict.
-    fn open(&mut self, stand: &Stand) -> Option<&mut Slot> {
-        let slot = self.slots.entry(naming::listener(&stand.address));
-        Some(slot.or_insert_with(|| Slot::new(stand.clone()))).filter(|slot| !slot.locked)
+    fn open(&mut self, socket: &ListenerSocket) -> Option<&mut Slot> {
+        let slot = self.slots.entry(naming::listener(&socket.address));
+        Some(slot.or_insert_with(|| Slot::new(socket.clone()))).filter(|slot| !slot.locked)
     }
 
-    fn conflict(&mut self, stand: &Stand, exposed: &Exposed<'_>) {
-        let listener = naming::listener(&stand.address);
+    fn conflict(&mut self, socket: &ListenerSocket, exposed: &Exposed<'_>) {
+        let listener = naming::listener(&socket.address);
         let kept = self.slots.get(&listener).and_then(|slot| slot.owners.first());
         self.conflicts.push(Conflict {
             kept: kept.cloned(),
@@ -132,9 +132,9 @@ impl Slots {
 }
 
 impl Slot {
-    fn new(stand: Stand) -> Self {
+    fn new(socket: ListenerSocket) -> Self {
         Self {
-            stand,
+            socket,
             http: None,
             streams: Vec::new(),
             claims: BTreeSet::new(),
@@ -176,11 +176,11 @@ impl Slot {
 
     /// Whether it accepts connections for which no more specific listener exists.
     fn is_wildcard(&self) -> bool {
-        let any = match &self.stand.address {
+        let any = match &self.socket.address {
             ListenAddress::Ip(ip, _) => ip.is_unspecified(),
             ListenAddress::Unix(_) => false,
         };
-        any && !self.stand.bound
+        any && !self.socket.bound
     }
 
     fn finish(mut self, name: ResourceName, finish: &Finish<'_>) -> Listener {
@@ -198,8 +198,8 @@ impl Slot {
         }
         Listener {
             name,
-            address: self.stand.address,
-            bind: self.stand.bound,
+            address: self.socket.address,
+            bind: self.socket.bound,
             use_original_dst: false,
             transparent: false,
             direction: Direction::Outbound,

@@ -7,7 +7,7 @@ mod tls;
 use std::sync::Arc;
 
 use super::report::Report;
-use super::value::Nobody;
+use super::value::ExportToNone;
 use super::{API_VERSION, Context, Lowered};
 use crate::api::destination_rule as api;
 use crate::api::{FieldPath, Object};
@@ -24,7 +24,7 @@ pub(super) fn lower(object: &Object, spec: &api::DestinationRule, context: &Cont
     let export_to = report.export_to(
         &spec.export_to,
         &context.config.destination_rule_export_to,
-        Nobody::Refused,
+        ExportToNone::Refused,
     );
     let policy = policy(
         &mut report,

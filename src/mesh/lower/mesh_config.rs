@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::destination_rule::{keepalive, locality_lb};
 use super::report::Report;
 use super::sidecar::outbound;
-use super::value::Nobody;
+use super::value::ExportToNone;
 use super::virtual_service::retries;
 use super::{Context, Lowered};
 use crate::api::FieldPath;
@@ -154,7 +154,7 @@ fn exports(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig, conf
         default.own = others.len() < entries.len();
         default.others = match others.as_slice() {
             [] => ExportTo::Nobody,
-            named => report.export_to_at(&place, named, &ExportDefault::default(), Nobody::Allowed),
+            named => report.export_to_at(&place, named, &ExportDefault::default(), ExportToNone::Allowed),
         };
     };
     export(

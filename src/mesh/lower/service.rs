@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::report::Report;
-use super::value::{Nobody, shared};
+use super::value::{ExportToNone, shared};
 use super::{Context, Lowered};
 use crate::api::service as api;
 use crate::api::value::IntOrString;
@@ -276,7 +276,7 @@ fn export_to(report: &mut Report<'_>, object: &Object) -> ExportTo {
         .map(str::to_owned)
         .collect();
     let at = FieldPath::root().field("metadata").field("annotations").key(EXPORT_TO);
-    report.export_to_at(&|_| at.clone(), &entries, default, Nobody::Allowed)
+    report.export_to_at(&|_| at.clone(), &entries, default, ExportToNone::Allowed)
 }
 
 #[cfg(test)]

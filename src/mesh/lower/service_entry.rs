@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::report::Report;
 use super::service::{ServiceSource, SourcePort, traffic_distribution};
-use super::value::{Nobody, is_fqdn};
+use super::value::{ExportToNone, is_fqdn};
 use super::workload_entry::{Names, workload};
 use super::{Context, Lowered};
 use crate::api::service_entry as api;
@@ -38,7 +38,11 @@ pub(super) fn lower(object: &Object, spec: &api::ServiceEntry, context: &Context
         kubernetes: false,
         headless: false,
         alias: None,
-        export_to: report.export_to(&spec.export_to, &context.config.service_export_to, Nobody::Allowed),
+        export_to: report.export_to(
+            &spec.export_to,
+            &context.config.service_export_to,
+            ExportToNone::Allowed,
+        ),
         subject_alt_names: spec.subject_alt_names.clone(),
         traffic_distribution: traffic_distribution(&mut report, object, ""),
         listed: endpoints(&mut report, &at, spec, resolution, &ports),

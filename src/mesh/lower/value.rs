@@ -19,7 +19,7 @@ use crate::name::{Hostname, Namespace, is_dns_label, resolve_short_name};
 
 /// Whether an object may have `exportTo: ~`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nobody {
+pub(super) enum ExportToNone {
     Allowed,
     Refused,
 }
@@ -159,7 +159,12 @@ impl Report<'_> {
     }
 
     /// `spec.exportTo`.
-    pub(super) fn export_to(&mut self, export_to: &[String], default: &ExportDefault, nobody: Nobody) -> ExportTo {
+    pub(super) fn export_to(
+        &mut self,
+        export_to: &[String],
+        default: &ExportDefault,
+        nobody: ExportToNone,
+    ) -> ExportTo {
         let at = FieldPath::root().field("spec").field("exportTo");
         self.export_to_at(&|index| at.index(index), export_to, default, nobody)
     }
@@ -170,7 +175,7 @@ impl Report<'_> {
         at: &dyn Fn(usize) -> FieldPath,
         export_to: &[String],
         default: &ExportDefault,
-        nobody: Nobody,
+        nobody: ExportToNone,
     ) -> ExportTo {
         if export_to.is_empty() {
             return default.in_namespace(self.namespace());
@@ -179,7 +184,7 @@ impl Report<'_> {
         for (index, value) in export_to.iter().enumerate() {
             let at = at(index);
             if matches!(value.as_str(), "*" | "~") {
-                if value == "~" && nobody == Nobody::Refused {
+                if value == "~" && nobody == ExportToNone::Refused {
                     self.error(&at, "only a ServiceEntry can be exported to no namespace (`~`)");
                 } else if export_to.len() > 1 {
                     self.error(&at, format!("`{value}` must be the only entry"));

@@ -12,7 +12,7 @@ pub(super) use actions::retries;
 pub(super) use http::at_host;
 
 use super::report::Report;
-use super::value::Nobody;
+use super::value::ExportToNone;
 use super::{API_VERSION, Context, Form, Lowered};
 use crate::api::virtual_service::VirtualService as Spec;
 use crate::api::{FieldPath, Object};
@@ -40,7 +40,7 @@ pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<
         export_to: report.export_to(
             &spec.export_to,
             &context.config.virtual_service_export_to,
-            Nobody::Refused,
+            ExportToNone::Refused,
         ),
         http: http::routes(&mut report, &at.field("http"), &spec.http),
         tls: l4::tls_routes(&mut report, &at.field("tls"), &spec.tls, &hosts),

@@ -34,7 +34,7 @@ pub(crate) struct Dump {
     /// Resources, in force or warming.
     pub(crate) resources: Vec<Held>,
     /// Resources that are not ready, and why.
-    pub(crate) unready: Vec<Unready>,
+    pub(crate) unready: Vec<PendingTarget>,
 }
 
 /// A resource.
@@ -58,7 +58,7 @@ pub(crate) struct Held {
 
 /// A resource that is not ready.
 #[derive(Clone, Debug)]
-pub(crate) struct Unready {
+pub(crate) struct PendingTarget {
     /// Its name: `listener in`, `cluster web`.
     pub(crate) name: String,
     /// What it waits for.

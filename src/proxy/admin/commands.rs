@@ -22,12 +22,12 @@ struct Command {
     post: bool,
     help: &'static str,
     parameters: &'static [(&'static str, &'static str)],
-    does: Does,
+    does: Handler,
 }
 
 /// The handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Does {
+enum Handler {
     Certs,
     Clusters,
     ConfigDump,
@@ -52,8 +52,8 @@ enum Does {
 
 /// All paths.
 const COMMANDS: [Command; 21] = [
-    get("/", "Admin home page", &[], Does::Home),
-    get("/certs", "print certs on machine", &[], Does::Certs),
+    get("/", "Admin home page", &[], Handler::Home),
+    get("/certs", "print certs on machine", &[], Handler::Certs),
     get(
         "/clusters",
         "upstream cluster status",
@@ -61,7 +61,7 @@ const COMMANDS: [Command; 21] = [
             ("filter", "Regular expression for filtering clusters by name"),
             ("format", "File format to use; One of (text, json)"),
         ],
-        Does::Clusters,
+        Handler::Clusters,
     ),
     get(
         "/config_dump",
@@ -78,7 +78,7 @@ const COMMANDS: [Command; 21] = [
             ),
             ("include_eds", "Dump endpoints as well"),
         ],
-        Does::ConfigDump,
+        Handler::ConfigDump,
     ),
     post(
         "/drain_listeners",
@@ -90,33 +90,33 @@ const COMMANDS: [Command; 21] = [
             ),
             ("inboundonly", "Drain the inbound listeners only"),
         ],
-        Does::DrainListeners,
+        Handler::DrainListeners,
     ),
     post(
         "/healthcheck/fail",
         "cause the server to fail health checks",
         &[],
-        Does::HealthCheck { fail: true },
+        Handler::HealthCheck { fail: true },
     ),
     post(
         "/healthcheck/ok",
         "cause the server to pass health checks",
         &[],
-        Does::HealthCheck { fail: false },
+        Handler::HealthCheck { fail: false },
     ),
-    get("/help", "print out list of admin commands", &[], Does::Help),
+    get("/help", "print out list of admin commands", &[], Handler::Help),
     get(
         "/hot_restart_version",
         "print the hot restart compatibility version",
         &[],
-        Does::HotRestartVersion,
+        Handler::HotRestartVersion,
     ),
-    get("/init_dump", "dump what is waited for", &[], Does::InitDump),
+    get("/init_dump", "dump what is waited for", &[], Handler::InitDump),
     get(
         "/listeners",
         "print listener info",
         &[("format", "File format to use; One of (text, json)")],
-        Does::Listeners,
+        Handler::Listeners,
     ),
     get(
         "/logging",
@@ -131,36 +131,36 @@ const COMMANDS: [Command; 21] = [
                 "Levels of several loggers: <logger_name1>:<level1>,<logger_name2>:<level2>",
             ),
         ],
-        Does::Logging,
+        Handler::Logging,
     ),
-    get("/memory", "print current allocation/heap usage", &[], Does::Memory),
-    post("/quitquitquit", "exit the server", &[], Does::Quit),
+    get("/memory", "print current allocation/heap usage", &[], Handler::Memory),
+    post("/quitquitquit", "exit the server", &[], Handler::Quit),
     get(
         "/ready",
         "print server state, return 200 if LIVE, otherwise return 503",
         &[],
-        Does::Ready,
+        Handler::Ready,
     ),
-    post("/reopen_logs", "reopen access logs", &[], Does::ReopenLogs),
+    post("/reopen_logs", "reopen access logs", &[], Handler::ReopenLogs),
     post(
         "/reset_counters",
         "reset all counters to zero",
         &[],
-        Does::ResetCounters,
+        Handler::ResetCounters,
     ),
-    get("/runtime", "print runtime values", &[], Does::Runtime),
+    get("/runtime", "print runtime values", &[], Handler::Runtime),
     get(
         "/server_info",
         "print server version/status information",
         &[],
-        Does::ServerInfo,
+        Handler::ServerInfo,
     ),
-    get("/stats", "print server stats", &stats::PARAMETERS, Does::Stats),
+    get("/stats", "print server stats", &stats::PARAMETERS, Handler::Stats),
     get(
         "/stats/prometheus",
         "print server stats in prometheus format",
         &stats::PARAMETERS,
-        Does::Prometheus,
+        Handler::Prometheus,
     ),
 ];
 
@@ -168,7 +168,7 @@ const fn get(
     path: &'static str,
     help: &'static str,
     parameters: &'static [(&'static str, &'static str)],
-    does: Does,
+    does: Handler,
 ) -> Command {
     Command {
         path,
@@ -183,7 +183,7 @@ const fn post(
     path: &'static str,
     help: &'static str,
     parameters: &'static [(&'static str, &'static str)],
-    does: Does,
+    does: Handler,
 ) -> Command {
     Command {
         post: true,
@@ -249,41 +249,41 @@ pub(super) async fn answer(admin: &Admin, method: &Method, path: &str, query: &Q
     run(admin, command.does, method, query).await.unwrap_or_else(|bad| bad)
 }
 
-async fn run(admin: &Admin, does: Does, method: &Method, query: &Query) -> Result<Answer, Answer> {
+async fn run(admin: &Admin, does: Handler, method: &Method, query: &Query) -> Result<Answer, Answer> {
     Ok(match does {
-        Does::Certs => certs::answer(&admin.published.load()),
-        Does::Clusters => clusters::answer(&admin.published.load(), query)?,
-        Does::ConfigDump => config_dump::answer(admin, query, dump(admin).await?).await?,
-        Does::DrainListeners => {
+        Handler::Certs => certs::answer(&admin.published.load()),
+        Handler::Clusters => clusters::answer(&admin.published.load(), query)?,
+        Handler::ConfigDump => config_dump::answer(admin, query, dump(admin).await?).await?,
+        Handler::DrainListeners => {
             let drain = Drain {
                 inbound_only: query.has("inboundonly"),
                 graceful: query.has("graceful"),
             };
             ask(admin, Ask::Drain(drain))?
         }
-        Does::HealthCheck { fail } => {
+        Handler::HealthCheck { fail } => {
             health_check::FAILING.store(fail, Relaxed);
             Answer::text("OK\n")
         }
-        Does::Help => Answer::text(help()),
-        Does::Home => Answer::html(home()),
+        Handler::Help => Answer::text(help()),
+        Handler::Home => Answer::html(home()),
         // As Envoy says without it.
-        Does::HotRestartVersion => Answer::text("disabled"),
-        Does::InitDump => init_dump(&dump(admin).await?),
-        Does::Listeners => listeners::answer(&admin.published.load(), query),
-        Does::Logging => logging::answer(method, query)?,
-        Does::Memory => Answer::pretty(&memory::json()),
-        Does::Prometheus => stats::prometheus(admin, query)?,
-        Does::Quit => ask(admin, Ask::Quit)?,
-        Does::Ready => ready(admin.state()),
-        Does::ReopenLogs => {
+        Handler::HotRestartVersion => Answer::text("disabled"),
+        Handler::InitDump => init_dump(&dump(admin).await?),
+        Handler::Listeners => listeners::answer(&admin.published.load(), query),
+        Handler::Logging => logging::answer(method, query)?,
+        Handler::Memory => Answer::pretty(&memory::json()),
+        Handler::Prometheus => stats::prometheus(admin, query)?,
+        Handler::Quit => ask(admin, Ask::Quit)?,
+        Handler::Ready => ready(admin.state()),
+        Handler::ReopenLogs => {
             Sink::reopen_files();
             Answer::text("OK\n")
         }
-        Does::ResetCounters => stats::reset(admin),
-        Does::Runtime => runtime::answer(admin).await?,
-        Does::ServerInfo => server_info::answer(admin).await?,
-        Does::Stats => stats::answer(admin, query)?,
+        Handler::ResetCounters => stats::reset(admin),
+        Handler::Runtime => runtime::answer(admin).await?,
+        Handler::ServerInfo => server_info::answer(admin).await?,
+        Handler::Stats => stats::answer(admin, query)?,
     })
 }
 
@@ -301,7 +301,7 @@ async fn dump(admin: &Admin) -> Result<Dump, Answer> {
 }
 
 fn ending() -> Answer {
-    Answer::text("the proxy is ending\n").with(StatusCode::SERVICE_UNAVAILABLE)
+    Answer::text("the proxy is shutting down\n").with(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 fn ready(state: State) -> Answer {

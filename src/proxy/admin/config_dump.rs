@@ -49,7 +49,7 @@ pub(super) async fn answer(admin: &Admin, query: &Query, dump: Dump) -> Result<A
     let mask = query.get("mask").map(Mask::parse);
     let names = query.regex("name_regex")?;
     let resource = query.get("resource").map(str::to_owned);
-    let work = Work {
+    let work = DumpInputs {
         bootstrap: admin.start.bootstrap.clone(),
         started: admin.start.time,
         published: admin.published.load_full(),
@@ -108,7 +108,7 @@ fn of_type(kind: &str, value: Value) -> Value {
 }
 
 /// The inputs of a dump.
-struct Work {
+struct DumpInputs {
     bootstrap: bytes::Bytes,
     started: SystemTime,
     published: Arc<Published>,
@@ -117,7 +117,7 @@ struct Work {
     names: Option<regex::Regex>,
 }
 
-impl Work {
+impl DumpInputs {
     fn configs(self) -> Result<Vec<Value>, JsonError> {
         let printer = Printer::new()?;
         let bootstrap = json!({

@@ -114,7 +114,7 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
             let any = custom
                 .typed_config
                 .as_ref()
-                .ok_or_else(|| Refusal::new("a configuration is needed"))?;
+                .ok_or_else(|| Refusal::new("a configuration is required"))?;
             return dns::extension(&unpack(any).at("cluster_type")?, endpoints).map(Discovery::Dns);
         }
         Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(*kind).unwrap_or(DiscoveryType::Static),
@@ -232,7 +232,7 @@ fn table_size(size: u64) -> Compiled<u64> {
     if is_prime && size <= 5_000_011 {
         Ok(size)
     } else {
-        Err(Refusal::new(format!("{size} is no prime number up to 5000011")))
+        Err(Refusal::new(format!("{size} is not a prime number up to 5000011")))
     }
 }
 
@@ -389,7 +389,7 @@ fn source(message: &BindConfig) -> Compiled<Vec<std::net::SocketAddr>> {
             };
             match value::host_address(Some(&address))? {
                 HostAddress::Ip(address) => Ok(address),
-                HostAddress::Unix(_) => Err(Refusal::new("an IP address is needed")),
+                HostAddress::Unix(_) => Err(Refusal::new("an IP address is required")),
             }
         })
         .collect()

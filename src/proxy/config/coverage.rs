@@ -23,9 +23,9 @@ use crate::xds::coverage::{self, Cover};
 type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 /// Reasons of several.
-const NAME: &str = "what it is called matters to people alone";
-const METADATA: &str = "nothing but tools asks for it";
-const RUNTIME: &str = "there is no runtime that could change it";
+const NAME: &str = "a name that only people read";
+const METADATA: &str = "only read by tools";
+const RUNTIME: &str = "runtime overrides do not exist here";
 
 /// What of a message would be passed over, each field a refusal of its own.
 pub(super) fn unread(type_url: &str, bytes: &[u8]) -> Vec<Refusal> {

@@ -54,7 +54,7 @@ fn endpoint(message: &endpoint::LbEndpoint) -> Compiled<Endpoint> {
         Some(endpoint::lb_endpoint::HostIdentifier::EndpointName(_)) => {
             return Err(Refusal::not_implemented("endpoint_name"));
         }
-        None => return Err(Refusal::new("an endpoint is needed")),
+        None => return Err(Refusal::new("an endpoint is required")),
     };
     let health = match message.health_status() {
         HealthStatus::Unknown | HealthStatus::Healthy => EdsHealth::Healthy,

@@ -88,7 +88,7 @@ fn address(message: Option<&core::Address>) -> Compiled<ListenAddress> {
         _ => None,
     };
     if mode.is_some_and(|mode| mode > MODES) {
-        return Err(Refusal::new("these are no permissions").within("pipe.mode"));
+        return Err(Refusal::new("not valid file permissions").within("pipe.mode"));
     }
     let address = match host_address(message)? {
         HostAddress::Ip(address) => Address::Ip(address),

@@ -16,9 +16,9 @@ use crate::proxy::upstream::cluster::Cluster;
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// Clusters.
-    pub(crate) clusters: Places<Cluster>,
+    pub(crate) clusters: NamedSlots<Cluster>,
     /// RDS route tables.
-    pub(crate) routes: Places<RouteTable>,
+    pub(crate) routes: NamedSlots<RouteTable>,
     /// SDS certificates and trust anchors.
     pub(crate) secrets: Secrets,
     /// The clusters by which xDS servers can be reached; `None`: unknown, and not checked.
@@ -33,15 +33,15 @@ pub(crate) struct Names {
 
 /// The slots of one type.
 #[derive(Debug)]
-pub(crate) struct Places<T>(HashMap<Arc<str>, Arc<Slot<T>>>);
+pub(crate) struct NamedSlots<T>(HashMap<Arc<str>, Arc<Slot<T>>>);
 
-impl<T> Default for Places<T> {
+impl<T> Default for NamedSlots<T> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<T> Places<T> {
+impl<T> NamedSlots<T> {
     /// The slot of a name; created if there is none.
     pub(crate) fn of(&mut self, name: &str) -> Arc<Slot<T>> {
         if let Some(slot) = self.0.get(name) {
@@ -90,9 +90,9 @@ pub(crate) struct Secrets(HashMap<SecretSource, SecretPlaces>);
 #[derive(Debug, Default)]
 pub(crate) struct SecretPlaces {
     /// Certificates.
-    pub(crate) certificates: Places<Certificate>,
+    pub(crate) certificates: NamedSlots<Certificate>,
     /// Trust anchors.
-    pub(crate) trust: Places<TrustAnchors>,
+    pub(crate) trust: NamedSlots<TrustAnchors>,
 }
 
 impl SecretPlaces {

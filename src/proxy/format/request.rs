@@ -108,15 +108,15 @@ fn decoded(text: &str) -> Cow<'_, str> {
 /// `%COMMON_DURATION(…)%`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DurationSource {
-    begin: Moment,
-    end: Moment,
+    begin: TimePoint,
+    end: TimePoint,
     /// The unit in nanoseconds.
     unit: u128,
 }
 
 /// An event of a stream.
 #[derive(Clone, Copy, Debug)]
-enum Moment {
+enum TimePoint {
     /// The first byte of the request was received.
     Start,
     /// The last byte of the request was received.
@@ -139,8 +139,8 @@ impl DurationSource {
             _ => return Err(format!("`{text}` is not `BEGIN:END:UNIT`")),
         };
         Ok(Self {
-            begin: Moment::parse(begin)?,
-            end: Moment::parse(end)?,
+            begin: TimePoint::parse(begin)?,
+            end: TimePoint::parse(end)?,
             unit: match unit {
                 "ms" => 1_000_000,
                 "us" => 1_000,
@@ -163,14 +163,14 @@ impl DurationSource {
     }
 }
 
-impl Moment {
+impl TimePoint {
     fn parse(name: &str) -> Result<Self, String> {
         Ok(match name {
-            "DS_RX_BEG" => Moment::Start,
-            "DS_RX_END" => Moment::RequestReceived,
-            "US_RX_BEG" => Moment::Answered,
-            "DS_TX_BEG" => Moment::FirstSent,
-            "DS_TX_END" => Moment::LastSent,
+            "DS_RX_BEG" => TimePoint::Start,
+            "DS_RX_END" => TimePoint::RequestReceived,
+            "US_RX_BEG" => TimePoint::Answered,
+            "DS_TX_BEG" => TimePoint::FirstSent,
+            "DS_TX_END" => TimePoint::LastSent,
             "US_CX_BEG" | "US_CX_END" | "US_HS_END" | "US_TX_BEG" | "US_TX_END" | "US_RX_BODY_BEG" | "US_RX_END" => {
                 return Err(format!("`{name}` is not implemented"));
             }
@@ -180,11 +180,11 @@ impl Moment {
 
     fn of(self, timing: &Timing) -> Option<Duration> {
         match self {
-            Moment::Start => Some(Duration::ZERO),
-            Moment::RequestReceived => timing.request_received,
-            Moment::Answered => timing.upstream_first_rx,
-            Moment::FirstSent => timing.downstream_first_tx,
-            Moment::LastSent => timing.downstream_last_tx,
+            TimePoint::Start => Some(Duration::ZERO),
+            TimePoint::RequestReceived => timing.request_received,
+            TimePoint::Answered => timing.upstream_first_rx,
+            TimePoint::FirstSent => timing.downstream_first_tx,
+            TimePoint::LastSent => timing.downstream_last_tx,
         }
     }
 }

@@ -192,19 +192,19 @@ impl Body for RequestBody {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// Its sender ended it early.
-    #[error("the sender broke off: {0}")]
+    #[error("the sender ended the body early: {0}")]
     Peer(#[from] PeerError),
     /// It is malformed.
-    #[error("the body is no base64")]
+    #[error("the body is not valid base64")]
     Malformed(Refusal),
     /// The route's timeout has passed.
-    #[error("the response took too long")]
+    #[error("the response timed out")]
     Timeout,
     /// `max_stream_duration` has passed.
-    #[error("the stream lived too long")]
+    #[error("the stream reached its maximum duration")]
     MaxDuration,
     /// The stream idle timeout has passed.
-    #[error("the response stood still for too long")]
+    #[error("the stream was idle for too long")]
     Idle,
 }
 

@@ -26,7 +26,7 @@ use crate::proxy::io::metered::{ByteStats, Counts, Metered};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::turn;
 use crate::proxy::worker::Worker;
-pub(crate) use ending::{DrainDeadlines, Ending, Stage};
+pub(crate) use ending::{DrainDeadlines, GracefulClose, Stage};
 use ending::{ending, expired};
 
 /// The client's HTTP/2 connection preface (RFC 9113 section 3.4).
@@ -49,7 +49,7 @@ pub(crate) struct Downstream {
     /// The HTTP connection manager of that chain.
     pub(crate) manager: Arc<HttpManager>,
     /// Counts of the requests on it.
-    pub(crate) usage: Use,
+    pub(crate) usage: ConnectionUse,
     /// A timer that consecutive requests reuse.
     pub(super) timer: RefCell<Timer>,
     /// The client's element of `x-forwarded-client-cert`, made for the first request.
@@ -69,7 +69,7 @@ impl Downstream {
             connection,
             chain,
             manager,
-            usage: Use::default(),
+            usage: ConnectionUse::default(),
             timer: RefCell::default(),
             client_cert: OnceCell::new(),
         }
@@ -143,7 +143,7 @@ impl Downstream {
 
 /// Requests on a connection, and what is known of its end.
 #[derive(Debug)]
-pub(crate) struct Use {
+pub(crate) struct ConnectionUse {
     active: Cell<u32>,
     total: Cell<u32>,
     /// Requests that the client reset early.
@@ -161,7 +161,7 @@ pub(crate) struct Use {
     closed: Cell<bool>,
 }
 
-impl Default for Use {
+impl Default for ConnectionUse {
     fn default() -> Self {
         Self {
             active: Cell::new(0),
@@ -177,7 +177,7 @@ impl Default for Use {
     }
 }
 
-impl Use {
+impl ConnectionUse {
     /// Waits until there has been no request for this long.
     async fn idle(&self, limit: Duration) {
         loop {
@@ -198,7 +198,7 @@ impl Use {
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let io = Metered::new(io, Open::new(downstream.clone()));
     let mut ending = pin!(ending(&downstream));
-    let mut ending = Ending::of(ending.as_mut());
+    let mut ending = GracefulClose::of(ending.as_mut());
     let begun = tokio::select! {
         begun = begin(io, &downstream) => begun,
         // No request can be under way here.
@@ -207,9 +207,9 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     };
     let (mut io, read, speaks_http2) = match begun {
         Ok(begun) => begun,
-        Err(error) => return tracing::debug!(%error, "a client's connection broke before its first request"),
+        Err(error) => return tracing::debug!(%error, "a client's connection failed before its first request"),
     };
-    let broke = "a client's connection broke";
+    let broke = "a client's connection failed";
     if speaks_http2 {
         io.counts().speaks(Version::HTTP_2);
         if let Err(error) = http2::serve(io, read, &downstream, ending).await {

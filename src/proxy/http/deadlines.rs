@@ -133,7 +133,7 @@ pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 
 /// Which timeout, or which failure of the request, ended the wait.
 #[derive(Debug)]
-pub(super) enum Overdue {
+pub(super) enum WaitEnded {
     /// The request is malformed or was not received in time.
     Client(LocalReply),
     /// `max_stream_duration` ended.
@@ -142,16 +142,16 @@ pub(super) enum Overdue {
     Host,
 }
 
-impl Overdue {
+impl WaitEnded {
     /// The local reply; counts it in the connection manager's statistics.
     pub(super) fn reply(self, manager: &HttpManager) -> LocalReply {
         match self {
-            Overdue::Client(reply) => reply,
-            Overdue::Stream(reply) => {
+            WaitEnded::Client(reply) => reply,
+            WaitEnded::Stream(reply) => {
                 manager.stats.rq_max_duration.fetch_add(1, Relaxed);
                 reply
             }
-            Overdue::Host => timed_out("response_timeout"),
+            WaitEnded::Host => timed_out("response_timeout"),
         }
     }
 }
@@ -179,7 +179,7 @@ impl Watch {
     }
 
     /// Waits for a future that drives the request's body, no longer than the timeouts allow.
-    pub(super) async fn wait<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, Overdue> {
+    pub(super) async fn wait<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, WaitEnded> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => self.poll(cx).map(Err),
@@ -193,9 +193,9 @@ impl Watch {
     }
 
     /// Checks the timeouts; to be polled after whatever drives the request's body.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<WaitEnded> {
         if let Some(refusal) = self.refusal() {
-            return Poll::Ready(Overdue::Client(refusal));
+            return Poll::Ready(WaitEnded::Client(refusal));
         }
         loop {
             let Some((at, limit)) = self.next() else {
@@ -236,7 +236,7 @@ impl Watch {
         set.min_by_key(|(at, _)| *at)
     }
 
-    fn over(&self, limit: Limit) -> Overdue {
+    fn over(&self, limit: Limit) -> WaitEnded {
         let (timeout, client) = (StatusCode::GATEWAY_TIMEOUT, StatusCode::REQUEST_TIMEOUT);
         // The status depends on who keeps whom waiting: the client, until the request is complete, then the host.
         let whole = self.progress.end_time().is_some();
@@ -250,17 +250,17 @@ impl Watch {
             )
         };
         match limit {
-            Limit::Request if whole => Overdue::Client(request(timeout)),
-            Limit::Request => Overdue::Client(request(client).closing()),
-            Limit::Idle if whole => Overdue::Client(idle(timeout)),
-            Limit::Idle => Overdue::Client(idle(client).closing()),
-            Limit::Response => Overdue::Host,
+            Limit::Request if whole => WaitEnded::Client(request(timeout)),
+            Limit::Request => WaitEnded::Client(request(client).closing()),
+            Limit::Idle if whole => WaitEnded::Client(idle(timeout)),
+            Limit::Idle => WaitEnded::Client(idle(client).closing()),
+            Limit::Response => WaitEnded::Host,
             Limit::Stream => {
                 let status = if whole { timeout } else { client };
                 let text = "downstream duration timeout";
                 let mut reply = LocalReply::new(status, text, Flags::NONE, "max_duration_timeout");
                 reply.grpc_status = Some(DEADLINE_EXCEEDED);
-                Overdue::Stream(reply)
+                WaitEnded::Stream(reply)
             }
         }
     }
@@ -362,11 +362,11 @@ mod tests {
             watch.poll(cx)
         });
         let why = match overdue.await {
-            Overdue::Host => "host",
-            Overdue::Client(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => "idle host",
-            Overdue::Client(reply) if reply.details == "stream_idle_timeout" => "idle client",
-            Overdue::Client(_) => "client",
-            Overdue::Stream(_) => "stream",
+            WaitEnded::Host => "host",
+            WaitEnded::Client(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => "idle host",
+            WaitEnded::Client(reply) if reply.details == "stream_idle_timeout" => "idle client",
+            WaitEnded::Client(_) => "client",
+            WaitEnded::Stream(_) => "stream",
         };
         (begun.elapsed().as_secs(), why)
     }

@@ -24,7 +24,7 @@ use super::connection::Downstream;
 use super::filter::HttpFilter;
 use super::filter::grpc_stats::Call;
 use super::filter::grpc_web::{self, Dialect, WebCall};
-use super::header_ops::{HeaderOps, Of};
+use super::header_ops::{HeaderOps, MessageKind};
 use super::http1::Refusal;
 use super::interim::Interims;
 use super::local_reply::LocalReply;
@@ -353,7 +353,7 @@ impl Exchange {
     /// unless the table says otherwise.
     pub(crate) fn change_request_headers(&mut self, matched: &Matched, share: Option<&WeightedCluster>) {
         let mut headers = std::mem::take(&mut self.request.headers);
-        self.change_headers(matched, share, Of::Request, &mut headers);
+        self.change_headers(matched, share, MessageKind::Request, &mut headers);
         self.request.headers = headers;
     }
 
@@ -364,19 +364,19 @@ impl Exchange {
         share: Option<&WeightedCluster>,
         response: &mut HeaderMap,
     ) {
-        self.change_headers(matched, share, Of::Response, response);
+        self.change_headers(matched, share, MessageKind::Response, response);
     }
 
     fn change_headers<'a>(
         &self,
         matched: &'a Matched,
         share: Option<&'a WeightedCluster>,
-        of: Of,
+        of: MessageKind,
         headers: &mut HeaderMap,
     ) {
         let ops = |changes: &'a Mutations| match of {
-            Of::Request => &changes.request,
-            Of::Response => &changes.response,
+            MessageKind::Request => &changes.request,
+            MessageKind::Response => &changes.response,
         };
         let levels = [
             share.map(|share| ops(&share.headers)),

@@ -16,7 +16,7 @@ use http_body::Body;
 
 use super::body::incoming::Incoming;
 use super::body::{BodyLimits, RequestBody, ResponseBody};
-use super::deadlines::{self, Deadlines, Overdue, Watch, timed_out};
+use super::deadlines::{self, Deadlines, WaitEnded, Watch, timed_out};
 use super::exchange::Exchange;
 use super::interim::Interims;
 use super::local_reply::LocalReply;
@@ -147,9 +147,9 @@ impl UpstreamRequest<'_> {
         downstream.timer.replace(watch.into_timer());
         match waited {
             Ok(answer) => answer.map_err(|reply| refusal.unwrap_or(reply)),
-            Err(Overdue::Host) => Err(self.response_timed_out(exchange)),
-            Err(overdue @ Overdue::Client(_)) => Err(overdue.reply(&downstream.manager)),
-            Err(overdue @ Overdue::Stream(_)) => {
+            Err(WaitEnded::Host) => Err(self.response_timed_out(exchange)),
+            Err(overdue @ WaitEnded::Client(_)) => Err(overdue.reply(&downstream.manager)),
+            Err(overdue @ WaitEnded::Stream(_)) => {
                 let mut reply = overdue.reply(&downstream.manager);
                 exchange.trace_attempt_over(Failure::Canceled);
                 exchange.stream.blame(reply.flags, reply.details.clone());

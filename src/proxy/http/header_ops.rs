@@ -17,7 +17,7 @@ pub(crate) struct HeaderOps {
 
 /// Which headers are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
+pub(crate) enum MessageKind {
     /// A request's.
     Request,
     /// Those of its response.
@@ -84,7 +84,7 @@ impl HeaderOps {
     }
 
     /// Applies them.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap, of: Of, context: &Context<'_>) {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap, of: MessageKind, context: &Context<'_>) {
         for name in &self.remove {
             headers.remove(name);
         }
@@ -95,14 +95,14 @@ impl HeaderOps {
 }
 
 impl HeaderAddition {
-    fn apply(&self, headers: &mut HeaderMap, of: Of, context: &Context<'_>) {
+    fn apply(&self, headers: &mut HeaderMap, of: MessageKind, context: &Context<'_>) {
         let value = match &self.value {
             HeaderText::Fixed(value) => value.clone(),
             HeaderText::Format(format) => {
                 let mut context = *context;
                 match of {
-                    Of::Request => context.request_headers = Some(headers),
-                    Of::Response => context.response_headers = Some(headers),
+                    MessageKind::Request => context.request_headers = Some(headers),
+                    MessageKind::Response => context.response_headers = Some(headers),
                 }
                 let text = format.header_value(&context);
                 // Values substituted from headers are valid; anything else that is not is left out.

@@ -21,7 +21,7 @@ use http::StatusCode;
 
 use super::local_reply::LocalReply;
 use crate::proxy::flags::Flags;
-pub(crate) use lines::{Field, Looks, is_token, length};
+pub(crate) use lines::{Field, ScanSchedule, is_token, length};
 pub(crate) use request::{FRAGMENT, METHODS, encoded, is_odd};
 pub(crate) use rest::Rest;
 

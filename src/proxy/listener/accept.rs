@@ -89,7 +89,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening
             }
             Err(error) => {
                 if !exhausted {
-                    tracing::warn!(%error, listener = %name, "cannot accept connections; trying again");
+                    tracing::warn!(%error, listener = %name, "failed to accept connections; retrying");
                 }
                 exhausted = true;
                 tokio::time::sleep(EXHAUSTED).await;

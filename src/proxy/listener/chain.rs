@@ -54,7 +54,7 @@ pub(crate) enum SourceType {
 
 /// The properties of a connection that filter chains match.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts<'a> {
+pub(crate) struct MatchInputs<'a> {
     /// The destination port; 0 for Unix domain sockets.
     pub(crate) port: u16,
     /// The destination address.
@@ -73,7 +73,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) source_port: u16,
 }
 
-impl Facts<'_> {
+impl MatchInputs<'_> {
     fn is_local(&self) -> bool {
         self.source.is_loopback() || self.source == self.destination
     }
@@ -103,7 +103,7 @@ impl ChainIndex {
     }
 
     /// The chain for a connection.
-    pub(crate) fn find(&self, facts: &Facts<'_>) -> Option<&Arc<FilterChain>> {
+    pub(crate) fn find(&self, facts: &MatchInputs<'_>) -> Option<&Arc<FilterChain>> {
         let found = self.tree.find(facts).and_then(|place| self.chains.get(place));
         found.or(self.default.as_ref())
     }

@@ -35,16 +35,16 @@ pub(crate) struct Found {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stopped {
     /// `listener_filters_timeout` is reached.
-    #[error("nothing to choose a filter chain by came in time")]
+    #[error("the client did not send what a filter chain is chosen by in time")]
     TimedOut,
     /// The client closed it.
     #[error("the client closed its connection before a filter chain was chosen")]
     Closed,
     /// It has no valid PROXY protocol header.
-    #[error("there is no good header of the PROXY protocol")]
+    #[error("invalid PROXY protocol header")]
     Malformed,
     /// Its ClientHello is too long.
-    #[error("the client's first message of TLS is too long")]
+    #[error("the TLS ClientHello is too large")]
     TooLong,
     /// It failed.
     #[error(transparent)]

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::chain::Facts;
+use super::chain::MatchInputs;
 use super::inspect::{Found, Stopped, in_time, inspect};
 use super::origin::Destination;
 use super::{FilterChain, Listener, ListenerStats, NetworkFilter};
@@ -26,7 +26,7 @@ use crate::proxy::worker::Worker;
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: Socket) {
     let name = listener.name.clone();
     if let Err(error) = place(worker, listener, stream).await {
-        tracing::debug!(%error, listener = %name, "a connection broke");
+        tracing::debug!(%error, listener = %name, "a connection failed");
     }
 }
 
@@ -131,10 +131,10 @@ impl Opening {
         found.map_err(|stopped| count_stop(stopped, &listener.stats))
     }
 
-    fn facts<'a>(&self, found: &'a Found) -> Facts<'a> {
+    fn facts<'a>(&self, found: &'a Found) -> MatchInputs<'a> {
         // As in Envoy, connections without IP addresses match prefixes as this address.
         let ip = |address: &Address| address.ip().unwrap_or(Ipv4Addr::BROADCAST.into());
-        Facts {
+        MatchInputs {
             port: self.destination.address.port().unwrap_or_default(),
             destination: ip(&self.destination.address),
             server_name: found.server_name.as_deref(),

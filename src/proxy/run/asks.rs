@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::control::Control;
 use super::{DRAIN_TIME, until};
-use crate::proxy::admin::{Ask, Drain, Dump, Held, Unready};
+use crate::proxy::admin::{Ask, Drain, Dump, Held, PendingTarget};
 use crate::proxy::store::Name;
 use crate::xds::ResourceType;
 
@@ -55,7 +55,7 @@ impl Control {
                 warming: seen.warming,
             }
         });
-        let unready = self.store.waiting().map(|waiting| Unready {
+        let unready = self.store.waiting().map(|waiting| PendingTarget {
             name: match waiting.kind {
                 ResourceType::Listener => format!("init manager Listener {}", waiting.name),
                 _ => format!("init manager Cluster {}", waiting.name),

@@ -20,7 +20,7 @@ use crate::proxy::listener::{Direction, Listener};
 use crate::proxy::stats::ServerStats;
 use crate::proxy::store::{Name, Store};
 use crate::xds::client::message::BadResponse;
-use crate::xds::client::{Client, Interest, Node, Received, Refused, Response, Update};
+use crate::xds::client::{Client, Node, Received, Refused, Response, Subscription, Update};
 use crate::xds::{ResourceType, Version};
 
 /// An xDS stream.
@@ -215,7 +215,7 @@ impl Control {
             .map(|(feed, client)| (feed, client.expire(now)));
         for (feed, updates) in expired.collect::<Vec<_>>() {
             for update in updates {
-                tracing::warn!(kind = %update.kind, names = ?update.removals, "the TTL of resources has passed: they are removed");
+                tracing::warn!(kind = %update.kind, names = ?update.removals, "resources are removed because their TTL has expired");
                 self.apply(&feed, &update, now);
                 self.count(&update, &[]);
                 if let Some(memory) = &mut self.memory {
@@ -252,7 +252,7 @@ impl Control {
         if let Some(client) = &mut self.client {
             for kind in ResourceType::ALL {
                 let interest = self.store.interest(kind);
-                if interest != Interest::None && *client.wanted(kind) != interest {
+                if interest != Subscription::None && *client.wanted(kind) != interest {
                     client.want(kind, interest);
                 }
             }
@@ -421,12 +421,12 @@ impl Control {
 
 /// Wakes the streams when there are requests to send, and the timekeeper when a response was processed.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct StreamWaker {
     to_say: watch::Sender<()>,
     came: Notify,
 }
 
-impl News {
+impl StreamWaker {
     /// There are requests to send.
     pub(super) fn tell(&self) {
         self.to_say.send_replace(());

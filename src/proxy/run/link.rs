@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 
-use super::control::{Control, Feed, News};
+use super::control::{Control, Feed, StreamWaker};
 use crate::proxy::config::credential::{self, CredentialError};
 use crate::proxy::config::server::Server;
 use crate::proxy::stats::ServerStats;
-use crate::proxy::tls::Wish;
+use crate::proxy::tls::TlsOverrides;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::cluster::{Cluster, Discovery, DnsConfig};
 use crate::proxy::upstream::connect::{MadeFor, SendError, connect};
@@ -52,11 +52,11 @@ impl LinkError {
 }
 
 /// Keeps a stream open for ever.
-pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>, news: &News) {
+pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>, waker: &StreamWaker) {
     let mut pause = BackOff::new(server.source.back_off);
     let mut waiting_since = Instant::now();
     loop {
-        match serve(&feed, &server, control, news, &mut pause).await {
+        match serve(&feed, &server, control, waker, &mut pause).await {
             Ok(never) => match never {},
             Err(error) => {
                 if feed == Feed::Aggregated {
@@ -79,7 +79,7 @@ pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>,
 fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration, missing: &str) {
     const PATIENCE: Duration = Duration::from_secs(30);
     if waiting > PATIENCE || error.is_refusal() {
-        tracing::warn!(%error, ?waiting, missing, "there is no stream {feed}");
+        tracing::warn!(%error, ?waiting, missing, "no stream {feed}");
     } else {
         tracing::info!(%error, ?pause, missing, "the stream {feed} was closed");
     }
@@ -100,10 +100,10 @@ async fn serve(
     feed: &Feed,
     server: &Server,
     control: &RefCell<Control>,
-    news: &News,
+    waker: &StreamWaker,
     pause: &mut BackOff,
 ) -> Result<std::convert::Infallible, LinkError> {
-    let mut to_say = news.listen();
+    let mut to_say = waker.listen();
     let mut stream = open(feed, server, control).await?;
     let _connected = (*feed == Feed::Aggregated).then(|| Connected::new(control.borrow().stats.clone()));
     loop {
@@ -112,14 +112,14 @@ async fn serve(
                 pause.reset();
                 let requests = control.borrow_mut().take(feed, response?, Instant::now())?;
                 // Another stream may have requests to send as a result.
-                news.tell();
+                waker.tell();
                 requests
             }
-            // The sender lives as long as `news`.
+            // The sender lives as long as `waker`.
             _ = to_say.changed() => control.borrow_mut().requests(feed),
         };
         requests.into_iter().for_each(|request| stream.send(request));
-        news.settled();
+        waker.settled();
     }
 }
 
@@ -142,7 +142,7 @@ impl Drop for Connected {
 async fn open(feed: &Feed, server: &Server, control: &RefCell<Control>) -> Result<Stream, LinkError> {
     let metadata = credential::headers(&server.source.metadata, &server.headers)?;
     let cluster = control.borrow().store.newest_cluster(&server.source.cluster).cloned();
-    let cluster = cluster.ok_or_else(|| LinkError::Connect("there is no such cluster".into()))?;
+    let cluster = cluster.ok_or_else(|| LinkError::Connect("no such cluster".into()))?;
     if let Discovery::Dns(dns) = &cluster.config.discovery {
         let resolved = resolve(dns)
             .await
@@ -170,7 +170,9 @@ async fn open(feed: &Feed, server: &Server, control: &RefCell<Control>) -> Resul
 async fn dial(cluster: &Arc<Cluster>) -> Result<crate::proxy::io::Io, LinkError> {
     let host = cluster.choose(&Choice::default());
     let host = host.ok_or_else(|| LinkError::Connect("no healthy upstream".into()))?;
-    Ok(connect(cluster, &host, Wish::default(), MadeFor::default()).await?.io)
+    Ok(connect(cluster, &host, TlsOverrides::default(), MadeFor::default())
+        .await?
+        .io)
 }
 
 /// Replaces each name among the server's endpoints by an address.

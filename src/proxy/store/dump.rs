@@ -9,7 +9,7 @@ use crate::xds::ResourceType;
 
 /// A resource in the store.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct StoredResource {
     /// Its type.
     pub(crate) kind: ResourceType,
     /// Its name.
@@ -35,22 +35,22 @@ pub(crate) struct Waiting<'a> {
 
 impl Store {
     /// All resources.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        let clusters = self.clusters.iter().map(|(name, entry)| Seen {
+    pub(crate) fn seen(&self) -> Vec<StoredResource> {
+        let clusters = self.clusters.iter().map(|(name, entry)| StoredResource {
             kind: ResourceType::Cluster,
             name: name.clone(),
             body: entry.bytes().clone(),
             fixed: entry.is_fixed(),
             warming: entry.live().is_none(),
         });
-        let listeners = self.listeners.iter().map(|(name, entry)| Seen {
+        let listeners = self.listeners.iter().map(|(name, entry)| StoredResource {
             kind: ResourceType::Listener,
             name: name.clone(),
             body: entry.bytes().clone(),
             fixed: entry.is_fixed(),
             warming: entry.live().is_none(),
         });
-        let plain = |kind, name: &Name, body| Seen {
+        let plain = |kind, name: &Name, body| StoredResource {
             kind,
             name: name.clone(),
             body,

@@ -5,21 +5,21 @@ use std::collections::BTreeSet;
 use super::{Name, Store};
 use crate::proxy::config::source::SecretSource;
 use crate::xds::ResourceType;
-use crate::xds::client::Interest;
+use crate::xds::client::Subscription;
 
 impl Store {
     /// The subscription for a type. Clusters come first, and listeners only when the clusters are live, so that no
     /// request is accepted that could not be forwarded.
-    pub(crate) fn interest(&self, kind: ResourceType) -> Interest {
+    pub(crate) fn interest(&self, kind: ResourceType) -> Subscription {
         match kind {
-            ResourceType::Cluster => Interest::All,
-            ResourceType::Listener if self.progress.clusters_warm => Interest::All,
-            ResourceType::Listener => Interest::None,
+            ResourceType::Cluster => Subscription::All,
+            ResourceType::Listener if self.progress.clusters_warm => Subscription::All,
+            ResourceType::Listener => Subscription::None,
             ResourceType::Endpoints => {
                 let names = self.clusters.values().flat_map(|entry| entry.endpoint_names());
-                Interest::Names(names.cloned().collect())
+                Subscription::Names(names.cloned().collect())
             }
-            ResourceType::Route => Interest::Names(self.names.routes.named().cloned().collect()),
+            ResourceType::Route => Subscription::Names(self.names.routes.named().cloned().collect()),
             ResourceType::Secret => self.secret_interest(&SecretSource::Ads),
         }
     }

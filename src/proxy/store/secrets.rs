@@ -8,13 +8,13 @@ use super::{Name, Store};
 use crate::proxy::config::source::{ApiSource, SecretSource};
 use crate::proxy::config::tls::Secret;
 use crate::proxy::config::{self, At, Compiled, Refusal};
-use crate::proxy::tls::{Look, look};
-use crate::xds::client::Interest;
+use crate::proxy::tls::{FileIdentity, look};
+use crate::xds::client::Subscription;
 
 /// A file as it was when read, and which secrets were looked for in it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
-    look: Option<Look>,
+    look: Option<FileIdentity>,
     names: BTreeSet<Name>,
 }
 
@@ -88,8 +88,8 @@ impl Store {
     }
 
     /// The subscription at a source of secrets.
-    pub(crate) fn secret_interest(&self, source: &SecretSource) -> Interest {
-        Interest::Names(self.secret_names(source))
+    pub(crate) fn secret_interest(&self, source: &SecretSource) -> Subscription {
+        Subscription::Names(self.secret_names(source))
     }
 
     fn secret_names(&self, source: &SecretSource) -> BTreeSet<Name> {

@@ -92,7 +92,7 @@ fn a_cluster_is_in_force_when_its_endpoints_are_there() {
     store.put_cluster(eds_cluster("a", json!({})), false, now).unwrap();
     store.settle(now);
     assert_eq!(ports(&store, "a"), None);
-    let names = crate::xds::client::Interest::Names(["a".into()].into());
+    let names = crate::xds::client::Subscription::Names(["a".into()].into());
     assert_eq!(store.interest(ResourceType::Endpoints), names);
     store.put_endpoints("a", endpoints("a", &[1, 2]), now).unwrap();
     store.settle(now);
@@ -162,7 +162,7 @@ fn a_server_that_does_not_answer_is_waited_for_as_long_as_is_said() {
     store.settle(clusters);
     assert_eq!(
         store.interest(ResourceType::Listener),
-        crate::xds::client::Interest::All
+        crate::xds::client::Subscription::All
     );
     let listeners = store.wake_at().unwrap();
     assert_eq!(listeners, clusters + Duration::from_secs(4));
@@ -218,7 +218,7 @@ fn a_removed_cluster_is_gone_and_its_endpoints_are_not_asked_for() {
     store.sweep();
     assert_eq!(ports(&store, "a"), None);
     assert!(host.state.removed.load(Ordering::Relaxed));
-    let none = crate::xds::client::Interest::Names([].into());
+    let none = crate::xds::client::Subscription::Names([].into());
     assert_eq!(store.interest(ResourceType::Endpoints), none);
     store.put_cluster(eds_cluster("a", json!({})), false, now).unwrap();
     store.settle(now);
@@ -228,7 +228,7 @@ fn a_removed_cluster_is_gone_and_its_endpoints_are_not_asked_for() {
 #[test]
 fn listeners_are_asked_for_when_the_clusters_are_warm() {
     let (mut store, now) = (Store::default(), Instant::now());
-    let wanted = |store: &Store| store.interest(ResourceType::Listener) == crate::xds::client::Interest::All;
+    let wanted = |store: &Store| store.interest(ResourceType::Listener) == crate::xds::client::Subscription::All;
     store.settle(now);
     assert!(!wanted(&store));
     store.put_cluster(eds_cluster("a", json!({})), false, now).unwrap();
@@ -252,7 +252,7 @@ fn a_listener_is_in_force_when_its_routes_are_there_and_then_the_proxy_is_ready(
     store.listeners_answered();
     store.settle(now);
     assert!(live(&store).is_empty() && !store.ready.load(Ordering::Relaxed));
-    let names = crate::xds::client::Interest::Names(["r".into()].into());
+    let names = crate::xds::client::Subscription::Names(["r".into()].into());
     assert_eq!(store.interest(ResourceType::Route), names);
     assert_eq!(store.wake_at(), Some(now + Duration::from_secs(3)));
     let routes = wire("envoy.config.route.v3.RouteConfiguration", &json!({"name": "r"}));

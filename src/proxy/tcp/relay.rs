@@ -23,7 +23,7 @@ thread_local! {
 
 /// A direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     /// Client to host.
     Up,
     /// Host to client.
@@ -34,7 +34,7 @@ pub(crate) enum Way {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
     /// The idle timeout was reached.
-    #[error("nothing went by for too long")]
+    #[error("idle for too long")]
     Idle,
     /// The downstream connection failed.
     #[error("the client: {0}")]
@@ -53,7 +53,7 @@ pub(crate) async fn relay<A, B>(
     client: &mut A,
     host: &mut B,
     idle: Option<Duration>,
-    mut note: impl FnMut(Way, usize),
+    mut note: impl FnMut(Direction, usize),
 ) -> Result<(), Broken>
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -66,12 +66,12 @@ where
         let mut moved = 0;
         let up_ended = up.poll(cx, client, host, |bytes| {
             moved += bytes;
-            note(Way::Up, bytes);
+            note(Direction::Up, bytes);
         });
         // What was received from the host is forwarded even if the client's direction failed.
         let down_ended = down.poll(cx, host, client, |bytes| {
             moved += bytes;
-            note(Way::Down, bytes);
+            note(Direction::Down, bytes);
         });
         let up_ended = broken(up_ended, Broken::Client, Broken::Host)?;
         let down_ended = broken(down_ended, Broken::Host, Broken::Client)?;
@@ -236,7 +236,7 @@ mod tests {
         let (mut far, host) = duplex(room);
         let task = tokio::spawn(async move {
             let mut bytes = [0; 2];
-            let note = |way, some| bytes[usize::from(way == Way::Down)] += some;
+            let note = |way, some| bytes[usize::from(way == Direction::Down)] += some;
             let result = relay(&mut near, &mut far, idle, note).await;
             (result, bytes)
         });

@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::relay::{Broken, Way, relay};
+use super::relay::{Broken, Direction, relay};
 use super::{TcpProxy, TcpStats};
 use crate::proxy::connection::{CloseType, Connection, Stream, UpstreamInfo};
 use crate::proxy::flags::Flags;
 use crate::proxy::format::Context;
 use crate::proxy::io::Io;
 use crate::proxy::io::metered::Metered;
-use crate::proxy::tls::Wish;
+use crate::proxy::tls::TlsOverrides;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::connect::{self, MadeFor, Open};
@@ -43,8 +43,8 @@ pub(crate) async fn serve(io: Io, proxy: &TcpProxy, connection: &Connection, dra
     let cut = tokio::select! {
         biased;
         () = session.run(&mut io) => None,
-        () = limit => Some(Cut::Duration),
-        () = drained => Some(Cut::Drained),
+        () = limit => Some(CloseReason::Duration),
+        () = drained => Some(CloseReason::Drained),
     };
     if let Some(cut) = cut {
         session.cut_off(cut);
@@ -54,7 +54,7 @@ pub(crate) async fn serve(io: Io, proxy: &TcpProxy, connection: &Connection, dra
 
 /// Why a connection is closed by the proxy.
 #[derive(Clone, Copy)]
-enum Cut {
+enum CloseReason {
     Duration,
     Drained,
 }
@@ -73,8 +73,8 @@ impl Session<'_> {
         };
         let stream = &mut self.stream;
         let note = |way, bytes| match way {
-            Way::Up => stream.bytes_received += bytes as u64,
-            Way::Down => stream.bytes_sent += bytes as u64,
+            Direction::Up => stream.bytes_received += bytes as u64,
+            Direction::Down => stream.bytes_sent += bytes as u64,
         };
         let ended = relay(io, &mut host, self.proxy.idle_timeout, note).await;
         if let Err(broken) = ended {
@@ -106,7 +106,7 @@ impl Session<'_> {
                 source: self.connection.source,
                 ends: Some(&ends),
             };
-            match connect::connect_with(&cluster, &host, Wish::default(), made_for, permit).await {
+            match connect::connect_with(&cluster, &host, TlsOverrides::default(), made_for, permit).await {
                 Ok(link) => {
                     cluster.report(&host, Report::Connected);
                     let (near, protocol) = (link.near.clone(), None);
@@ -158,17 +158,17 @@ impl Session<'_> {
             }
             Broken::Client(_) | Broken::Host(_) => {}
         }
-        tracing::debug!(error = %broken, connection = self.connection.id, "a connection broke");
+        tracing::debug!(error = %broken, connection = self.connection.id, "a connection failed");
     }
 
-    fn cut_off(&mut self, cut: Cut) {
+    fn cut_off(&mut self, cut: CloseReason) {
         self.stream.local_close = Some(match cut {
-            Cut::Duration => {
+            CloseReason::Duration => {
                 self.proxy.stats.max_duration.fetch_add(1, Relaxed);
                 self.stream.flags.set(Flags::DURATION_TIMEOUT);
                 "max_connection_duration_reached"
             }
-            Cut::Drained => "drained",
+            CloseReason::Drained => "drained",
         });
     }
 

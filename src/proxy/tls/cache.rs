@@ -10,7 +10,7 @@ use crate::proxy::slot::Slot;
 
 /// A secret has not been received yet.
 #[derive(Debug, thiserror::Error)]
-#[error("the secret `{0}` has not come")]
+#[error("the secret `{0}` has not been received")]
 pub(super) struct NotReady(Arc<str>);
 
 /// A configuration, and the secrets it was built from.

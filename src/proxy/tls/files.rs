@@ -38,12 +38,12 @@ pub(crate) struct FileSecrets {
 struct Watched<T> {
     files: SecretFiles<T>,
     slot: Weak<Slot<T>>,
-    looks: Vec<Option<Look>>,
+    looks: Vec<Option<FileIdentity>>,
 }
 
 /// Identity of a file's contents: device and inode, size, time of modification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Look(u64, u64, u64, i64, i64);
+pub(crate) struct FileIdentity(u64, u64, u64, i64, i64);
 
 impl FileSecrets {
     /// Watches the files of a certificate in this slot, instead of those of an earlier one. An inline certificate is
@@ -98,9 +98,9 @@ impl<T> Watched<T> {
 }
 
 /// A file's present identity; `None` if it does not exist.
-pub(crate) fn look(path: &Path) -> Option<Look> {
+pub(crate) fn look(path: &Path) -> Option<FileIdentity> {
     let data = std::fs::metadata(path).ok()?;
-    Some(Look(
+    Some(FileIdentity(
         data.dev(),
         data.ino(),
         data.len(),

@@ -16,7 +16,7 @@ use super::*;
 use crate::proxy::connection::LocalEnd;
 use crate::proxy::io::{Io, Rewound, Socket};
 use crate::proxy::listener::FilterChain;
-use crate::proxy::listener::chain::{ChainIndex, Facts};
+use crate::proxy::listener::chain::{ChainIndex, MatchInputs};
 use crate::proxy::matcher::{Pattern, StringMatcher};
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::cluster::Transport;
@@ -128,7 +128,7 @@ struct Counted {
     client: TlsStats,
 }
 
-async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: Wish<'_>, stats: &Counted) -> Met {
+async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: TlsOverrides<'_>, stats: &Counted) -> Met {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let accepting = async {
@@ -154,7 +154,7 @@ async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: Wish<'_>, s
 }
 
 async fn meet(server: &DownstreamTls, client: &UpstreamTls, stats: &Counted) -> Met {
-    meet_as(server, client, Wish::default(), stats).await
+    meet_as(server, client, TlsOverrides::default(), stats).await
 }
 
 #[track_caller]
@@ -305,7 +305,10 @@ async fn the_name_that_is_asked_for_is_the_requests_the_hosts_or_the_configured_
     let server = DownstreamTls::new(slot(authority.issue(names, |_| ())));
     let mut client = UpstreamTls::default();
     let sni = async |client: &UpstreamTls, sni| {
-        let wish = Wish { sni, ..Wish::default() };
+        let wish = TlsOverrides {
+            sni,
+            ..TlsOverrides::default()
+        };
         meet_as(&server, client, wish, &stats).await.server.unwrap().sni
     };
     assert_eq!(sni(&client, None).await, None);
@@ -319,7 +322,10 @@ async fn the_name_that_is_asked_for_is_the_requests_the_hosts_or_the_configured_
     );
     client.verification = verification(authority.trust(), Vec::new());
     client.verification.server_name = true;
-    let wish = |sni| Wish { sni, ..Wish::default() };
+    let wish = |sni| TlsOverrides {
+        sni,
+        ..TlsOverrides::default()
+    };
     let right = meet_as(&server, &client, wish(Some("wished.example")), &stats).await;
     right.client.unwrap();
     let wrong = meet_as(&server, &client, wish(Some("other.example")), &stats).await;
@@ -342,9 +348,9 @@ async fn a_pool_offers_its_protocols_where_none_are_configured() {
         let met = meet_as(
             &server,
             &client,
-            Wish {
+            TlsOverrides {
                 offer,
-                ..Wish::default()
+                ..TlsOverrides::default()
             },
             &stats,
         )
@@ -538,7 +544,7 @@ async fn inspected(chains: &ChainIndex, mut stream: TcpStream) -> (Arc<FilterCha
         Hello::NotTls | Hello::Partial => (false, Vec::new()),
     };
     let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-    let facts = Facts {
+    let facts = MatchInputs {
         port: local.port(),
         destination: local.ip(),
         server_name: None,
@@ -564,8 +570,14 @@ async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintex
     let mesh = client(&authority, CLIENT, SERVER);
     let connecting = async {
         let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
-        mesh.connect(io, LocalEnd::default(), &host(address), Wish::default(), &stats.client)
-            .await
+        mesh.connect(
+            io,
+            LocalEnd::default(),
+            &host(address),
+            TlsOverrides::default(),
+            &stats.client,
+        )
+        .await
     };
     let accepting = async {
         let (chain, stream) = inspected(&chains, listener.accept().await.unwrap().0).await;
@@ -579,7 +591,13 @@ async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintex
     let dialling = async {
         let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
         outsider
-            .connect(io, LocalEnd::default(), &host(address), Wish::default(), &stats.client)
+            .connect(
+                io,
+                LocalEnd::default(),
+                &host(address),
+                TlsOverrides::default(),
+                &stats.client,
+            )
             .await
     };
     let accepting = async {

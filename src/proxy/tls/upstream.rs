@@ -49,7 +49,7 @@ pub(crate) struct UpstreamTls {
 
 /// Per-connection settings that override those of the context.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wish<'a> {
+pub(crate) struct TlsOverrides<'a> {
     /// SNI from the request (`auto_sni`).
     pub(crate) sni: Option<&'a str>,
     /// ALPN protocols from filter state (`envoy.network.application_protocols`).
@@ -135,7 +135,7 @@ impl UpstreamTls {
         io: Io,
         near: LocalEnd,
         host: &Host,
-        wish: Wish<'_>,
+        wish: TlsOverrides<'_>,
         stats: &TlsStats,
     ) -> io::Result<Connected> {
         let result = self.handshake(io, near, host, wish, stats).await;
@@ -150,7 +150,7 @@ impl UpstreamTls {
         io: Io,
         near: LocalEnd,
         host: &Host,
-        wish: Wish<'_>,
+        wish: TlsOverrides<'_>,
         stats: &TlsStats,
     ) -> io::Result<Connected> {
         let made = self.made()?;

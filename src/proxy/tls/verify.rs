@@ -71,7 +71,7 @@ pub(crate) struct Verification {
 
 /// The chain is valid, but no SAN matches.
 #[derive(Debug, thiserror::Error)]
-#[error("the peer is none of those expected here, but {0}")]
+#[error("the certificate has none of the expected names, but {0}")]
 struct NotExpected(Names);
 
 impl fmt::Display for Names {
@@ -79,7 +79,7 @@ impl fmt::Display for Names {
         let all = [&self.uris, &self.dns, &self.ips, &self.emails];
         let mut all = all.into_iter().flatten();
         let Some(first) = all.next() else {
-            return f.write_str("has no name");
+            return f.write_str("no name");
         };
         write!(f, "`{first}`")?;
         all.try_for_each(|name| write!(f, ", `{name}`"))

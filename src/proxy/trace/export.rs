@@ -137,12 +137,12 @@ fn flush(worker: &Rc<Worker>, outbox: &Rc<Outbox>) {
         let tracer = &outbox.tracer;
         let limit = tracer.exporter.timeout.unwrap_or(TIMEOUT);
         let sent = tokio::time::timeout(limit, send(&worker, tracer, spans)).await;
-        let outcome = sent.unwrap_or_else(|_| Err("it takes too long".to_owned()));
+        let outcome = sent.unwrap_or_else(|_| Err("timed out".to_owned()));
         let stats = &tracer.stats;
         match outcome {
             Ok(()) => stats.sent.fetch_add(count as u64, Relaxed),
             Err(why) => {
-                tracing::debug!(why, spans = count, "a collector does not take spans");
+                tracing::debug!(why, spans = count, "a collector does not accept spans");
                 stats.dropped.fetch_add(count as u64, Relaxed)
             }
         };
@@ -153,7 +153,7 @@ fn flush(worker: &Rc<Worker>, outbox: &Rc<Outbox>) {
 /// Sends spans, and waits for the collector's response.
 async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Result<(), String> {
     let exporter = &tracer.exporter;
-    let cluster = exporter.cluster.load_full().ok_or("there is no such cluster")?;
+    let cluster = exporter.cluster.load_full().ok_or("no such cluster")?;
     let host = cluster.choose(&Choice::default()).ok_or("no healthy upstream")?;
     let target = UpstreamTarget {
         cluster: &cluster,

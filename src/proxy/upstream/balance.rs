@@ -22,7 +22,7 @@ use super::host::{Host, Locality, Shares};
 use hashing::Weighted;
 use levels::{Health, Load};
 use policy::Picker;
-use turns::Turns;
+use turns::WeightedRoundRobin;
 
 /// What a choice depends on (Envoy's `LoadBalancerContext`).
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +59,7 @@ struct Level {
 struct Members {
     picker: Picker,
     /// Pickers by locality, if localities have weights.
-    localities: Option<(Turns, Vec<Picker>)>,
+    localities: Option<(WeightedRoundRobin, Vec<Picker>)>,
 }
 
 impl Balancer {
@@ -245,7 +245,7 @@ impl Localities {
 
     /// A schedule of localities by weight and health, and a picker for each. `None` if no locality with a weight has a
     /// host: then any host may be picked.
-    fn pickers(self, config: &ClusterConfig, now: Instant) -> Option<(Turns, Vec<Picker>)> {
+    fn pickers(self, config: &ClusterConfig, now: Instant) -> Option<(WeightedRoundRobin, Vec<Picker>)> {
         let factor = f64::from(self.overprovisioning) / 100.0;
         let effective = self.groups.iter().map(|group| {
             let eligible = group.eligible.max(1) as f64;
@@ -257,7 +257,7 @@ impl Localities {
         if effective.iter().all(|weight| *weight == 0) {
             return None;
         }
-        let turns = Turns::new(&effective);
+        let turns = WeightedRoundRobin::new(&effective);
         let pickers = self.groups.into_iter().map(|group| {
             let weighted = hashing::by_weight(&group.usable);
             Picker::new(config, group.usable, &weighted, now)

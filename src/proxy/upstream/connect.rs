@@ -18,7 +18,7 @@ use super::proxy_protocol::Ends;
 use crate::proxy::connection::{self, LocalEnd};
 use crate::proxy::io::Io;
 use crate::proxy::io::metered::{ByteStats, Counts};
-use crate::proxy::tls::Wish;
+use crate::proxy::tls::TlsOverrides;
 
 /// Why a request got no response.
 #[derive(Clone, Debug)]
@@ -171,7 +171,7 @@ pub(crate) struct MadeFor<'a> {
 pub(crate) async fn connect(
     cluster: &Cluster,
     host: &Host,
-    wish: Wish<'_>,
+    wish: TlsOverrides<'_>,
     made_for: MadeFor<'_>,
 ) -> Result<Link, SendError> {
     let breaker = cluster.breakers.of(false);
@@ -186,7 +186,7 @@ pub(crate) async fn connect(
 pub(crate) async fn connect_with(
     cluster: &Cluster,
     host: &Host,
-    wish: Wish<'_>,
+    wish: TlsOverrides<'_>,
     made_for: MadeFor<'_>,
     permit: Permit,
 ) -> Result<Link, SendError> {
@@ -254,7 +254,7 @@ pub(super) struct To<'a> {
 pub(super) async fn establish(
     cluster: &Cluster,
     to: To<'_>,
-    wish: Wish<'_>,
+    wish: TlsOverrides<'_>,
     made_for: MadeFor<'_>,
 ) -> io::Result<Connected> {
     let id = connection::next_id();

@@ -149,7 +149,7 @@ async fn looked_up<'a>(
         found = Err(LookupError::NoAddress);
     }
     if let Err(error) = &found {
-        tracing::debug!(%name, %error, "a name cannot be looked up");
+        tracing::debug!(%name, %error, "failed to resolve a name");
     }
     let (counter, failures) = match &found {
         Ok(_) => (&stats.update_success, 0),

@@ -31,6 +31,7 @@ use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 use crate::proxy::http::route::RouteStats;
+use crate::proxy::http::route::host::without_port;
 use host_pool::{Carrier, HostPool};
 pub(crate) use http1::HostStream;
 pub(crate) use raw::RawStream;
@@ -335,7 +336,7 @@ impl Pools {
             let new = || Rc::new(HostPool::new(target, protocol, alpn, None, ends));
             return by_sni.plain.get_or_insert_with(new).clone();
         }
-        let name = host_of(target.authority);
+        let name = without_port(target.authority).trim_matches(['[', ']']);
         if let Some(pool) = by_sni.named.get(name) {
             return pool.clone();
         }
@@ -352,13 +353,4 @@ fn protocol(target: &UpstreamTarget<'_>, tls: bool) -> Protocol {
         HttpVersion::Alpn if tls && !target.upgrade => Protocol::Either,
         HttpVersion::Http1 | HttpVersion::Alpn | HttpVersion::Downstream => Protocol::Http1,
     }
-}
-
-/// An authority without port and brackets.
-fn host_of(authority: &str) -> &str {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        Some(_) | None => authority,
-    };
-    host.trim_matches(['[', ']'])
 }

@@ -6,13 +6,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::settle::{QUIET, Settle};
+use super::settle::{QUIET, SettlingFiles};
 use crate::source::layout::Layout;
 
 /// Reports to `settle` how the files of `new` differ from those of `old`.
 ///
 /// Real paths in `disturbed`, and paths below them, may lead to other files than before.
-pub(super) fn compare(old: &Layout, new: &Layout, disturbed: &BTreeSet<PathBuf>, now: Instant, settle: &mut Settle) {
+pub(super) fn compare(
+    old: &Layout,
+    new: &Layout,
+    disturbed: &BTreeSet<PathBuf>,
+    now: Instant,
+    settle: &mut SettlingFiles,
+) {
     let is_disturbed = |real: &Path| !disturbed.is_empty() && real.ancestors().any(|path| disturbed.contains(path));
     for (shown, real) in &new.files {
         match old.files.get(shown) {
@@ -46,7 +52,7 @@ pub(super) fn changed_lately(real: &Path, now: Instant) -> Option<Instant> {
 }
 
 /// A file found without an event; its age tells whether it is complete.
-fn found(shown: &Path, real: &Path, now: Instant, settle: &mut Settle) {
+fn found(shown: &Path, real: &Path, now: Instant, settle: &mut SettlingFiles) {
     if settle.is_ready(shown) {
         return;
     }
@@ -77,7 +83,7 @@ mod tests {
 
     /// Files that are ready at once, and those settled after the longest wait.
     fn compared(old: &Layout, new: &Layout, disturbed: &[&Path]) -> (Vec<String>, Vec<String>) {
-        let (mut settle, now) = (Settle::default(), Instant::now());
+        let (mut settle, now) = (SettlingFiles::default(), Instant::now());
         let disturbed = disturbed.iter().map(|path| path.to_path_buf()).collect();
         compare(old, new, &disturbed, now, &mut settle);
         let mut taken = |at| {

@@ -5,13 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::settle::Settle;
-use super::sighting::{Kind, Sighting};
+use super::settle::SettlingFiles;
+use super::sighting::{Kind, PathEvent};
 use crate::source::layout::{Layout, is_hidden, is_input_name};
 
 /// Reports the files affected by an event to `settle` and updates the files of the layout. Returns
 /// whether the root must be walked again because more than files may have changed.
-pub(super) fn interpret(sighting: &Sighting, layout: &mut Layout, settle: &mut Settle, now: Instant) -> bool {
+pub(super) fn interpret(sighting: &PathEvent, layout: &mut Layout, settle: &mut SettlingFiles, now: Instant) -> bool {
     let path = &sighting.path;
     let mut structural = sighting.kind == Kind::Touched && !layout.unreadable.is_empty();
     if let Some(shown) = shown(layout, path) {
@@ -30,7 +30,7 @@ fn shown(layout: &Layout, real: &Path) -> Option<PathBuf> {
 }
 
 /// An event of an entry in a listed directory.
-fn entry(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut Settle, now: Instant) -> bool {
+fn entry(sighting: &PathEvent, shown: PathBuf, layout: &mut Layout, settle: &mut SettlingFiles, now: Instant) -> bool {
     let path = &sighting.path;
     let is_file = layout.files.get(&shown) == Some(path);
     match &sighting.kind {
@@ -52,7 +52,7 @@ fn entry(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut 
 }
 
 /// A new entry in a listed directory; anything but a regular file requires a walk.
-fn came(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut Settle, now: Instant) -> bool {
+fn came(sighting: &PathEvent, shown: PathBuf, layout: &mut Layout, settle: &mut SettlingFiles, now: Instant) -> bool {
     let path = &sighting.path;
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return false;
@@ -72,7 +72,7 @@ fn came(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut S
 }
 
 /// An event of a waypoint.
-fn waypoint(sighting: &Sighting, shown: PathBuf, layout: &Layout, settle: &mut Settle, now: Instant) -> bool {
+fn waypoint(sighting: &PathEvent, shown: PathBuf, layout: &Layout, settle: &mut SettlingFiles, now: Instant) -> bool {
     let path = &sighting.path;
     let is_end = layout.files.get(&shown) == Some(path);
     let is_plain = || fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
@@ -87,7 +87,7 @@ fn waypoint(sighting: &Sighting, shown: PathBuf, layout: &Layout, settle: &mut S
     false
 }
 
-fn changed(kind: &Kind, shown: PathBuf, settle: &mut Settle, now: Instant) {
+fn changed(kind: &Kind, shown: PathBuf, settle: &mut SettlingFiles, now: Instant) {
     match kind {
         Kind::Closed => settle.whole(shown, now),
         Kind::Touched => settle.touched(shown, now),

@@ -11,7 +11,7 @@ use super::Shared;
 use super::armed::{Armed, Handler};
 use super::compare::{changed_lately, compare};
 use super::interpret::interpret;
-use super::sighting::{self, Kind, Sighting};
+use super::sighting::{self, Kind, PathEvent};
 use crate::source::Root;
 use crate::source::layout::Layout;
 
@@ -48,7 +48,7 @@ pub(super) enum Message {
 pub(super) type Connect = fn(Handler) -> notify::Result<Armed>;
 
 /// State of the thread.
-pub(super) struct Lookout {
+pub(super) struct WatchThread {
     root: Root,
     shared: Arc<Shared>,
     sender: SyncSender<Message>,
@@ -68,7 +68,7 @@ pub(super) struct Lookout {
     next_look: Instant,
 }
 
-impl Lookout {
+impl WatchThread {
     /// Walks the root and watches it: changes from here on are seen.
     pub(super) fn new(root: Root, shared: Arc<Shared>, connect: Connect) -> Self {
         let (sender, messages) = sync_channel(QUEUE);
@@ -140,7 +140,7 @@ impl Lookout {
         }
     }
 
-    fn see(&mut self, sighting: Sighting, now: Instant) {
+    fn see(&mut self, sighting: PathEvent, now: Instant) {
         let path = &sighting.path;
         let lone = self.layout.lone_files.contains(path);
         let armed = &mut self.armed;

@@ -36,7 +36,7 @@ const GONE: Duration = Duration::from_millis(150);
 
 /// The files that are changing.
 #[derive(Debug, Default)]
-pub(super) struct Settle {
+pub(super) struct SettlingFiles {
     ready: BTreeSet<PathBuf>,
     /// Files being written.
     writing: BTreeMap<PathBuf, Writing>,
@@ -62,7 +62,7 @@ impl Writing {
     }
 }
 
-impl Settle {
+impl SettlingFiles {
     /// The file is complete: closed after writing, or renamed or linked into place.
     pub(super) fn whole(&mut self, path: PathBuf, now: Instant) {
         self.writing.remove(&path);
@@ -131,7 +131,7 @@ impl Settle {
         !self.writing.is_empty()
     }
 
-    /// When [`Settle::take`] will return a tick.
+    /// When [`SettlingFiles::take`] will return a tick.
     pub(super) fn due(&self) -> Option<Instant> {
         let quiet = self.writing.values().map(Writing::due).min();
         let gone = self.gone.values().min().map(|since| *since + GONE);
@@ -198,11 +198,11 @@ mod tests {
         }
     }
 
-    fn start() -> (Settle, Clock) {
-        (Settle::default(), Clock(Instant::now()))
+    fn start() -> (SettlingFiles, Clock) {
+        (SettlingFiles::default(), Clock(Instant::now()))
     }
 
-    fn taken(settle: &mut Settle, now: Instant) -> Vec<String> {
+    fn taken(settle: &mut SettlingFiles, now: Instant) -> Vec<String> {
         let paths = settle.take(now).map(|dirty| dirty.paths).unwrap_or_default();
         paths.iter().map(|path| path.display().to_string()).collect()
     }

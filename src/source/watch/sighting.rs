@@ -7,7 +7,7 @@ use notify::{Event, EventKind};
 
 /// An event at a real path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sighting {
+pub(super) struct PathEvent {
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
 }
@@ -37,10 +37,10 @@ pub(super) fn is_news(event: &Event) -> bool {
 }
 
 /// The events at each of its paths.
-pub(super) fn sightings(event: Event) -> Vec<Sighting> {
+pub(super) fn sightings(event: Event) -> Vec<PathEvent> {
     if is_rename_pair(&event) {
         return match <[PathBuf; 2]>::try_from(event.paths) {
-            Ok([path, to]) => vec![Sighting {
+            Ok([path, to]) => vec![PathEvent {
                 path,
                 kind: Kind::Moved(to),
             }],
@@ -50,7 +50,7 @@ pub(super) fn sightings(event: Event) -> Vec<Sighting> {
     let Some(kind) = kind(event.kind) else {
         return Vec::new();
     };
-    let sighting = |path| Sighting {
+    let sighting = |path| PathEvent {
         path,
         kind: kind.clone(),
     };
@@ -102,7 +102,7 @@ mod tests {
             sightings(event)
         };
         let sighting = |kind| {
-            vec![Sighting {
+            vec![PathEvent {
                 path: "/a".into(),
                 kind,
             }]

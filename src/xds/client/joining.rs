@@ -71,7 +71,7 @@ where
     grpc.ready().await?;
     let mut request = Request::new(message);
     let bearer = AsciiMetadataValue::try_from(format!("Bearer {token}"));
-    let mut bearer = bearer.map_err(|_| Status::invalid_argument("the join token is no header's value"))?;
+    let mut bearer = bearer.map_err(|_| Status::invalid_argument("the join token is not a valid header value"))?;
     bearer.set_sensitive(true);
     request.metadata_mut().insert("authorization", bearer);
     let codec: ProstCodec<Q, R> = ProstCodec::default();

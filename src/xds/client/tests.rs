@@ -20,8 +20,8 @@ fn client(variant: Variant) -> Client {
     Client::new(variant, node)
 }
 
-fn names(names: &[&str]) -> Interest {
-    Interest::Names(names.iter().map(|name| Name::from(*name)).collect())
+fn names(names: &[&str]) -> Subscription {
+    Subscription::Names(names.iter().map(|name| Name::from(*name)).collect())
 }
 
 fn cluster(name: &str) -> Any {
@@ -94,7 +94,7 @@ fn refused(name: &str, why: &str) -> Refused {
 #[test]
 fn wildcard_subscriptions_have_no_names_and_the_node_is_sent_once() {
     let mut client = client(Variant::Delta);
-    client.want(CDS, Interest::All);
+    client.want(CDS, Subscription::All);
     client.want(EDS, names(&[]));
     let [request] = &client.requests()[..] else { panic!() };
     let request = as_delta(request);
@@ -124,7 +124,7 @@ fn delta_subscriptions_are_sent_as_differences() {
 #[test]
 fn accepted_resources_are_acked_and_reported_on_the_next_stream() {
     let mut client = client(Variant::Delta);
-    client.want(CDS, Interest::All);
+    client.want(CDS, Subscription::All);
     client.requests();
     let update = client.receive(delta(CDS, "1", &[("a", "v1"), ("b", "v1")], &[]));
     assert_eq!(upserts(&update), ["a", "b"]);
@@ -146,7 +146,7 @@ fn accepted_resources_are_acked_and_reported_on_the_next_stream() {
 #[test]
 fn a_resource_with_the_same_version_counts_as_changed() {
     let mut client = client(Variant::Delta);
-    client.want(ResourceType::Cluster, Interest::All);
+    client.want(ResourceType::Cluster, Subscription::All);
     client.requests();
     for nonce in ["1", "2"] {
         let update = client.receive(delta(ResourceType::Cluster, nonce, &[("a", "")], &[]));
@@ -158,7 +158,7 @@ fn a_resource_with_the_same_version_counts_as_changed() {
 #[test]
 fn a_nack_names_each_rejected_resource_and_accepts_the_others() {
     let mut client = client(Variant::Delta);
-    client.want(CDS, Interest::All);
+    client.want(CDS, Subscription::All);
     client.requests();
     let update = client.receive(delta(CDS, "1", &[("a", "1"), ("b", "1"), ("c", "1")], &[]));
     let answer = client.answer(
@@ -178,7 +178,7 @@ fn a_nack_names_each_rejected_resource_and_accepts_the_others() {
 #[test]
 fn duplicate_names_invalidate_the_response() {
     let mut client = client(Variant::Delta);
-    client.want(CDS, Interest::All);
+    client.want(CDS, Subscription::All);
     client.requests();
     let update = client.receive(delta(CDS, "1", &[("a", "1"), ("b", "1")], &["a"]));
     assert!(update.upserts.is_empty() && update.removals.is_empty());
@@ -208,7 +208,7 @@ fn unsubscribed_resources_are_forgotten() {
 #[test]
 fn a_resource_of_another_type_is_rejected_by_name() {
     let mut client = client(Variant::Delta);
-    client.want(CDS, Interest::All);
+    client.want(CDS, Subscription::All);
     client.requests();
     let mut response = delta(CDS, "1", &[], &[]);
     response.malformed.push(refused("a", "the resource is of the type `x`"));
@@ -224,7 +224,7 @@ fn a_resource_of_another_type_is_rejected_by_name() {
 #[test]
 fn sotw_absence_is_removal_and_unchanged_resources_are_ignored() {
     let mut client = client(Variant::Sotw);
-    client.want(CDS, Interest::All);
+    client.want(CDS, Subscription::All);
     let requests = client.requests();
     assert!(as_sotw(&requests[0]).resource_names.is_empty());
     let update = client.receive(sotw("1", "n1", &["a", "b"]));
@@ -299,7 +299,7 @@ fn responses(variant: Variant, nonce: &str, resources: &[Resource]) -> Response 
 fn resources_expire_after_their_ttl_unless_a_heartbeat_comes() {
     for variant in [Variant::Delta, Variant::Sotw] {
         let mut client = client(variant);
-        client.want(CDS, Interest::All);
+        client.want(CDS, Subscription::All);
         client.requests();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -334,7 +334,7 @@ fn resources_expire_after_their_ttl_unless_a_heartbeat_comes() {
 #[test]
 fn a_heartbeat_of_another_version_is_refused_and_so_is_a_ttl_below_zero() {
     let mut client = client(Variant::Delta);
-    client.want(CDS, Interest::All);
+    client.want(CDS, Subscription::All);
     client.requests();
     let now = Instant::now();
     let update = client.receive(responses(Variant::Delta, "1", &[lasting("a", "1", 10, true)]));
@@ -396,7 +396,7 @@ mod random {
                     Step::Want(new) => {
                         told.retain(|name, _| new.contains(name));
                         let names = new.iter().map(|name| Name::from(name.to_string())).collect();
-                        client.want(EDS, Interest::Names(names));
+                        client.want(EDS, Subscription::Names(names));
                         wanted = new;
                         client.requests();
                     }

@@ -46,14 +46,19 @@ fn eds(cluster: &Cluster) -> Option<RuleBreak> {
         .as_ref()
         .and_then(|config| config.eds_config.as_ref());
     let missing = is_of(cluster, DiscoveryType::Eds) && source.is_none_or(|s| s.config_source_specifier.is_none());
-    missing.then(|| breaks("eds_cluster_config.eds_config", "must say where endpoints come from"))
+    missing.then(|| {
+        breaks(
+            "eds_cluster_config.eds_config",
+            "must specify where endpoints come from",
+        )
+    })
 }
 
 /// `ORIGINAL_DST` and `CLUSTER_PROVIDED` imply each other.
 fn original_dst(cluster: &Cluster) -> Vec<RuleBreak> {
     let provided = cluster.lb_policy == i32::from(LbPolicy::ClusterProvided);
     if !is_of(cluster, DiscoveryType::OriginalDst) {
-        let rule = "must not be CLUSTER_PROVIDED but for ORIGINAL_DST";
+        let rule = "must not be CLUSTER_PROVIDED except for ORIGINAL_DST";
         let is_typed = !matches!(
             cluster.cluster_discovery_type,
             Some(ClusterDiscoveryType::ClusterType(_))
@@ -67,7 +72,7 @@ fn original_dst(cluster: &Cluster) -> Vec<RuleBreak> {
     let endpoints = cluster
         .load_assignment
         .is_some()
-        .then(|| breaks("load_assignment", "must not be there for ORIGINAL_DST"));
+        .then(|| breaks("load_assignment", "must not be set for ORIGINAL_DST"));
     policy.into_iter().chain(endpoints).collect()
 }
 
@@ -118,7 +123,7 @@ fn weights(group: &LocalityLbEndpoints, path: &str) -> Option<RuleBreak> {
     (sum > u64::from(u32::MAX)).then(|| {
         breaks(
             format!("{path}.lb_endpoints"),
-            "must not have weights that sum up to 2^32 or more",
+            "must not have weights whose sum is 2^32 or more",
         )
     })
 }
@@ -219,7 +224,7 @@ mod tests {
     fn eds_has_a_source() {
         assert_eq!(
             broken(DiscoveryType::Eds, LbPolicy::RoundRobin, None),
-            ["`eds_cluster_config.eds_config` must say where endpoints come from"]
+            ["`eds_cluster_config.eds_config` must specify where endpoints come from"]
         );
     }
 

@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
             .any(|(at, value)| values[..at].contains(value))
         {
             self.at(Step::Field(&field.name), |walk| {
-                walk.report("must not have equal elements".to_owned())
+                walk.report("must not have duplicate elements".to_owned())
             });
         }
     }

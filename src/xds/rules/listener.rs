@@ -42,7 +42,7 @@ fn chain_match(chain: &FilterChain, taken: &mut HashSet<Vec<u8>>, path: &str) ->
     let matcher = chain.filter_chain_match.clone().unwrap_or_default();
     let partial = |name: &&String| name.strip_prefix("*.").unwrap_or(name).contains('*');
     if let Some(name) = matcher.server_names.iter().find(partial) {
-        let rule = format!("has `{name}`: a wildcard must be the whole first label, and not alone");
+        let rule = format!("has `{name}`: a wildcard must be the whole first label and be followed by others");
         return vec![breaks(format!("{path}.server_names"), rule)];
     }
     let repeats = combinations(matcher)
@@ -52,7 +52,7 @@ fn chain_match(chain: &FilterChain, taken: &mut HashSet<Vec<u8>>, path: &str) ->
     if repeats == 0 {
         return Vec::new();
     }
-    vec![breaks(path, "takes connections that a chain before it takes too")]
+    vec![breaks(path, "matches connections that an earlier chain also matches")]
 }
 
 /// All combinations of single criteria that a match allows.
@@ -214,7 +214,7 @@ mod tests {
                 chain(2, &["b"], &[]),
                 chain(1, &["b"], &[])
             ]),
-            ["`filter_chains[2].filter_chain_match` takes connections that a chain before it takes too"]
+            ["`filter_chains[2].filter_chain_match` matches connections that an earlier chain also matches"]
         );
         let range = |prefix: &str| FilterChain {
             filter_chain_match: Some(FilterChainMatch {

@@ -49,7 +49,7 @@ fn domains(config: &RouteConfiguration, path: &str) -> Vec<RuleBreak> {
     for (at, host) in config.virtual_hosts.iter().enumerate() {
         for (index, domain) in host.domains.iter().enumerate() {
             if !seen.insert(domain.to_ascii_lowercase()) {
-                let rule = format!("must not repeat `{domain}`, which is a domain already");
+                let rule = format!("must not repeat the domain `{domain}`");
                 broken.push(breaks(format!("{path}virtual_hosts[{at}].domains[{index}]"), rule));
             }
         }
@@ -159,7 +159,7 @@ impl Checker<'_> {
                 self.regex("route.regex_rewrite.pattern", pattern);
             }
             if !action.prefix_rewrite.is_empty() {
-                self.report("route.regex_rewrite", "must not stand beside `prefix_rewrite`");
+                self.report("route.regex_rewrite", "must not be set beside `prefix_rewrite`");
             }
         }
     }
@@ -173,7 +173,7 @@ impl Checker<'_> {
         if sum == 0 || sum > u64::from(u32::MAX) {
             self.report(
                 "route.weighted_clusters",
-                format!("must have weights that sum up to 1 to 2^32-1, not {sum}"),
+                format!("must have weights whose sum is 1 to 2^32-1, not {sum}"),
             );
         }
         for cluster in &clusters.clusters {

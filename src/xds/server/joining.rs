@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::service::{BoxFuture, bearer, unimplemented};
-use super::{Bearing, Fleet};
+use super::{BearerCaller, Fleet};
 use crate::tls::PeerInfo;
 use crate::xds::joining::{Empty, LEAVE, READY, RENEW, ReadyRequest, ReadyResponse, RenewResponse, SERVICE};
 
@@ -47,18 +47,18 @@ impl<F: Fleet> Service<http::Request<Body>> for Joining<F> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let bearing = Bearing {
+        let caller = BearerCaller {
             token: bearer(&request),
             peer: request.extensions().get::<PeerInfo>().cloned(),
         };
         let fleet = self.0.clone();
         match request.uri().path() {
             RENEW => unary(request, move |_: Empty| {
-                fleet.renew(&bearing).map(|token| RenewResponse { token })
+                fleet.renew(&caller).map(|token| RenewResponse { token })
             }),
-            LEAVE => unary(request, move |_: Empty| fleet.leave(&bearing).map(|()| Empty {})),
+            LEAVE => unary(request, move |_: Empty| fleet.leave(&caller).map(|()| Empty {})),
             READY => unary(request, move |ReadyRequest { run, ready }| {
-                fleet.ready(&bearing, run, ready).map(|probe| ReadyResponse { probe })
+                fleet.ready(&caller, run, ready).map(|probe| ReadyResponse { probe })
             }),
             _ => unimplemented(),
         }

@@ -44,7 +44,7 @@ pub(super) struct Channel {
 }
 
 /// What to do with a pending resource.
-pub(super) enum Verdict {
+pub(super) enum Delivery {
     /// Send it.
     Send,
     /// Send it later.
@@ -53,12 +53,12 @@ pub(super) enum Verdict {
     Skip,
 }
 
-impl Verdict {
+impl Delivery {
     pub(super) fn of(refused: bool, ready: bool) -> Self {
         match (refused, ready) {
-            (true, _) => Verdict::Skip,
-            (false, true) => Verdict::Send,
-            (false, false) => Verdict::Wait,
+            (true, _) => Delivery::Skip,
+            (false, true) => Delivery::Send,
+            (false, false) => Delivery::Wait,
         }
     }
 }
@@ -181,7 +181,7 @@ impl Channel {
     pub(super) fn take_batch(
         &mut self,
         target: &ResourceSet,
-        verdict: impl Fn(&Resource, bool) -> Verdict,
+        verdict: impl Fn(&Resource, bool) -> Delivery,
     ) -> Vec<Arc<Resource>> {
         while let Some(group) = self.suspects.pop_front() {
             let batch = self.take_of(group, target, &verdict);
@@ -202,7 +202,7 @@ impl Channel {
         &mut self,
         due: Vec<ResourceName>,
         target: &ResourceSet,
-        verdict: &impl Fn(&Resource, bool) -> Verdict,
+        verdict: &impl Fn(&Resource, bool) -> Delivery,
     ) -> Vec<Arc<Resource>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let first_and_whole = self.whole && self.held.is_empty();
@@ -213,12 +213,12 @@ impl Channel {
                 continue;
             };
             let resource = match verdict(&resource, asked) {
-                Verdict::Wait if first_and_whole => return Vec::new(),
-                Verdict::Wait => continue,
-                Verdict::Skip if asked => self.held.get(&name).cloned().or_else(|| self.placeholder(&name)),
-                Verdict::Skip => None,
-                Verdict::Send if !first_and_whole && bytes > 0 && bytes + resource.body.len() > PUSH_BYTES => break,
-                Verdict::Send => Some(resource),
+                Delivery::Wait if first_and_whole => return Vec::new(),
+                Delivery::Wait => continue,
+                Delivery::Skip if asked => self.held.get(&name).cloned().or_else(|| self.placeholder(&name)),
+                Delivery::Skip => None,
+                Delivery::Send if !first_and_whole && bytes > 0 && bytes + resource.body.len() > PUSH_BYTES => break,
+                Delivery::Send => Some(resource),
             };
             if resource.is_none() {
                 self.cross_off(&name);

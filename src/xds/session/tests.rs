@@ -27,7 +27,7 @@ fn snapshot(generation: u64, rows: &[Row<'_>]) -> Arc<Snapshot> {
 }
 
 fn session() -> Session {
-    Session::new(Patience::default(), Refused::new())
+    Session::new(SessionTimeouts::default(), Refused::new())
 }
 
 fn brief(push: &Push) -> String {
@@ -128,7 +128,7 @@ fn makes_before_it_breaks() {
     assert_eq!(converse(&mut session, now), ["CDS +b", "EDS +b", "RDS +r"]);
     assert!(session.up_to_date() && !session.settled());
     let later = session.wake_at().unwrap();
-    assert_eq!(later, now + Patience::default().removal);
+    assert_eq!(later, now + SessionTimeouts::default().removal);
     assert_eq!(converse(&mut session, later), ["CDS -a"]);
     assert!(session.settled());
     assert_eq!(session.wake_at(), None);
@@ -146,8 +146,11 @@ fn a_route_waits_for_endpoints_up_to_the_timeout() {
         session.poll(now).is_empty(),
         "the client has not asked for the endpoints of b yet"
     );
-    assert_eq!(session.wake_at(), Some(now + Patience::default().endpoints));
-    assert_eq!(briefs(&session.poll(now + Patience::default().endpoints)), ["RDS +r"]);
+    assert_eq!(session.wake_at(), Some(now + SessionTimeouts::default().endpoints));
+    assert_eq!(
+        briefs(&session.poll(now + SessionTimeouts::default().endpoints)),
+        ["RDS +r"]
+    );
 }
 
 #[test]
@@ -159,8 +162,8 @@ fn a_route_to_a_dns_cluster_waits_for_the_timeout() {
         &[(Cluster, "d", "dns d", &[]), (Route, "r", "to d", &["d"])],
     ));
     assert_eq!(converse(&mut session, now), ["CDS +d"]);
-    assert_eq!(session.wake_at(), Some(now + Patience::default().dns));
-    assert_eq!(converse(&mut session, now + Patience::default().dns), ["RDS +r"]);
+    assert_eq!(session.wake_at(), Some(now + SessionTimeouts::default().dns));
+    assert_eq!(converse(&mut session, now + SessionTimeouts::default().dns), ["RDS +r"]);
 }
 
 #[test]
@@ -214,7 +217,10 @@ fn a_reconnecting_client_gets_only_changes() {
     session.subscribe_all(Listener, vec![("l".into(), Version::from_text("old"))]);
     session.subscribe(Route, vec!["r".into()], vec![("r".into(), version(Route, "r"))]);
     assert_eq!(converse(&mut session, now), ["LDS +l"]);
-    assert_eq!(converse(&mut session, now + Patience::default().removal), ["CDS -gone"]);
+    assert_eq!(
+        converse(&mut session, now + SessionTimeouts::default().removal),
+        ["CDS -gone"]
+    );
 }
 
 #[test]
@@ -347,7 +353,7 @@ fn reconnected(first: &Session, refused: Refused) -> Session {
             .collect::<Vec<_>>()
     };
     let names = |kind| has(kind).into_iter().map(|(name, _)| name).collect();
-    let mut second = Session::new(Patience::default(), refused);
+    let mut second = Session::new(SessionTimeouts::default(), refused);
     second.set_target(snapshot(2, V2));
     second.subscribe_all(Cluster, has(Cluster));
     second.subscribe(Endpoints, names(Endpoints), has(Endpoints));
@@ -398,7 +404,7 @@ fn rejections_outlive_the_stream() {
     first.subscribe_all(Cluster, vec![]);
     let push = first.poll(now).remove(0);
     first.nack(Cluster, push.nonce, "bad: no");
-    let mut second = Session::new(Patience::default(), first.refused().clone());
+    let mut second = Session::new(SessionTimeouts::default(), first.refused().clone());
     second.set_target(target.clone());
     second.subscribe_all(Cluster, vec![("other".into(), Version::from_text("x"))]);
     assert_eq!(
@@ -406,7 +412,7 @@ fn rejections_outlive_the_stream() {
         [""; 0],
         "the same process: not the refused cluster again"
     );
-    let mut third = Session::new(Patience::default(), first.refused().clone());
+    let mut third = Session::new(SessionTimeouts::default(), first.refused().clone());
     third.set_target(target);
     third.subscribe_all(Cluster, vec![]);
     assert_eq!(

@@ -13,12 +13,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::frames::{Frame, PREFACE, headers, read};
+use super::frames::{DATA, Frame, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, headers, read};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+/// Payload of the PING that follows a flood.
+const AFTER_FLOOD: &[u8] = b"flooded!";
 
 /// Maximum size of a flood, in bytes; no proxy should read this much.
 const MOST: usize = 256 << 20;
@@ -164,16 +162,20 @@ impl Connection {
         panic!("all of {MOST} bytes were taken");
     }
 
-    /// Sends the rest of a partially written frame; it may only be accepted once incoming data is
-    /// read.
+    /// Sends the rest of a partially written frame, and waits until the client has processed the flood: until then it may
+    /// accept more only while its own frames are read.
     async fn end_of_flood(&mut self, rest: &[u8]) -> Option<()> {
-        let mut saying = pin!(self.writer.write_all(rest));
+        let mut rest = rest.to_vec();
+        Frame::new(PING, 0, 0, AFTER_FLOOD).write(&mut rest);
+        let mut saying = pin!(self.writer.write_all(&rest));
         loop {
             tokio::select! {
-                said = &mut saying => return said.ok(),
+                said = &mut saying => break said.ok()?,
                 heard = self.heard.recv() => drop(heard?),
             }
         }
+        while self.next_of(PING).await?.payload != AFTER_FLOOD {}
+        Some(())
     }
 }
 

@@ -65,13 +65,13 @@ impl Schedule {
 
 /// Readiness of an application, derived from probe results.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub(super) struct ProbeState {
     pub(super) ready: bool,
     successes: u32,
     failures: u32,
 }
 
-impl Verdict {
+impl ProbeState {
     /// Records a result and returns whether the application is ready.
     pub(super) fn after(&mut self, schedule: &Schedule, probed: Result<(), String>) -> bool {
         match probed {
@@ -120,7 +120,7 @@ mod tests {
         Err("no connection".to_owned())
     }
 
-    fn verdicts(schedule: &Schedule, verdict: &mut Verdict, probes: Vec<Result<(), String>>) -> Vec<bool> {
+    fn verdicts(schedule: &Schedule, verdict: &mut ProbeState, probes: Vec<Result<(), String>>) -> Vec<bool> {
         let probes = probes.into_iter();
         probes.map(|probed| verdict.after(schedule, probed)).collect()
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn thresholds_of_app_probe() {
         let schedule = Schedule::of_flag("tcp:1".parse().unwrap());
-        let mut verdict = Verdict::default();
+        let mut verdict = ProbeState::default();
         let mut after = |probes| verdicts(&schedule, &mut verdict, probes);
         assert_eq!(
             after(vec![no(), no(), no(), no(), Ok(())]),
@@ -153,7 +153,7 @@ mod tests {
         let schedule = Schedule::of_group(&group_probe).unwrap();
         assert_eq!(schedule.pause(false), Duration::from_secs(7));
         assert_eq!(schedule.pause(true), Duration::from_secs(7));
-        let mut verdict = Verdict::default();
+        let mut verdict = ProbeState::default();
         let mut after = |probes| verdicts(&schedule, &mut verdict, probes);
         assert_eq!(
             after(vec![Ok(()), no(), Ok(()), Ok(()), no(), Ok(())]),

@@ -74,7 +74,7 @@ fn health_check(message: &core::HealthCheck, http: &UpstreamHttp) -> Compiled<He
             Some(HealthChecker::TcpHealthCheck(check)) => Probe::Tcp(tcp(check).at("tcp_health_check")?),
             Some(HealthChecker::GrpcHealthCheck(check)) => Probe::Grpc(grpc(check, http).at("grpc_health_check")?),
             Some(HealthChecker::CustomHealthCheck(_)) => return Err(Refusal::not_implemented("custom_health_check")),
-            None => return Err(Refusal::new("a check is needed")),
+            None => return Err(Refusal::new("a health checker is required")),
         },
     })
 }
@@ -102,12 +102,12 @@ fn http(message: &HttpHealthCheck) -> Compiled<HttpCheck> {
     if !path.starts_with('/') {
         return Err(Refusal::not_implemented("a path that does not begin with `/`")).at("path");
     }
-    let path = PathAndQuery::try_from(path).map_err(|_| Refusal::new(format!("`{path}` is no path")));
+    let path = PathAndQuery::try_from(path).map_err(|_| Refusal::new(format!("`{path}` is not a valid path")));
     let method = method(message.method());
     let send = message.send.as_ref().map(payload).transpose().at("send")?;
     let bodiless = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE];
     if send.is_some() && bodiless.contains(&method) {
-        return Err(Refusal::new(format!("a request with the method {method} has no body"))).at("send");
+        return Err(Refusal::new(format!("a {method} request cannot have a body"))).at("send");
     }
     let receive = payloads(&message.receive)?;
     let size = message
@@ -120,7 +120,7 @@ fn http(message: &HttpHealthCheck) -> Compiled<HttpCheck> {
         .filter(|size| *size > 0)
         .unwrap_or(usize::MAX);
     if receive.iter().map(Bytes::len).sum::<usize>() > buffer_size {
-        return Err(Refusal::new("what is expected is longer than response_buffer_size")).at("receive");
+        return Err(Refusal::new("the expected payload is longer than response_buffer_size")).at("receive");
     }
     let mut expected = statuses(&message.expected_statuses, "expected_statuses")?;
     if expected.is_empty() {
@@ -194,7 +194,7 @@ fn status_range(range: &Int64Range) -> Compiled<Range<u16>> {
     let range = status(range.start).zip(status(range.end));
     match range.filter(|(start, end)| start < end) {
         Some((start, end)) => Ok(start..end),
-        None => Err(Refusal::new("a range of statuses, from 100 to 600, is needed")),
+        None => Err(Refusal::new("a range of statuses from 100 to 600 is required")),
     }
 }
 
@@ -217,7 +217,7 @@ fn payload(message: &Payload) -> Compiled<Bytes> {
             payload::from_hex(text).ok_or_else(|| Refusal::new(format!("`{text}` is not hexadecimal")).within("text"))
         }
         Some(Content::Binary(_)) => Err(Refusal::not_implemented("this field").within("binary")),
-        None => Err(Refusal::new("a payload is needed")),
+        None => Err(Refusal::new("a payload is required")),
     }
 }
 

@@ -50,7 +50,7 @@ fn of_fields(message: &Cluster) -> Compiled<HttpProtocolOptions> {
             })
         }
         (ClusterProtocolSelection::UseConfiguredProtocol, Some(_)) if http1.is_some() => {
-            let why = "cannot stand beside http_protocol_options where protocol_selection does not say so";
+            let why = "cannot be set beside http_protocol_options unless protocol_selection chooses";
             return Err(Refusal::new(why).within("http2_protocol_options"));
         }
         (ClusterProtocolSelection::UseConfiguredProtocol, Some(http2)) => {

@@ -2,8 +2,8 @@
 
 use super::{METADATA, NAME, RUNTIME, Row};
 
-const NO_EVENTS: &str = "no event log can be configured";
-const SOCKETS: &str = "each question by UDP has a socket of its own";
+const NO_EVENTS: &str = "event logs are rejected";
+const SOCKETS: &str = "each UDP query has a socket of its own";
 
 pub(super) const ROWS: &[Row] = &[
     (
@@ -16,10 +16,7 @@ pub(super) const ROWS: &[Row] = &[
          common_http_protocol_options upstream_http_protocol_options http_protocol_options http2_protocol_options",
         &[
             ("metadata", METADATA),
-            (
-                "per_connection_buffer_limit_bytes",
-                "windows of our own bound what waits",
-            ),
+            ("per_connection_buffer_limit_bytes", "buffers have their own limit"),
         ],
     ),
     (
@@ -37,11 +34,8 @@ pub(super) const ROWS: &[Row] = &[
         "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config \
          ignore_new_hosts_until_first_hc",
         &[
-            (
-                "zone_aware_lb_config",
-                "there is no local cluster by which zones are compared",
-            ),
-            ("update_merge_window", "updates are cheap, and put in force at once"),
+            ("zone_aware_lb_config", "zone-aware routing needs a local cluster"),
+            ("update_merge_window", "updates are cheap and applied at once"),
         ],
     ),
     (
@@ -112,7 +106,7 @@ pub(super) const ROWS: &[Row] = &[
         "tcp_keepalive",
         &[(
             "set_local_interface_name_on_upstream_connections",
-            "nothing asks for the interface",
+            "the interface name is not used",
         )],
     ),
     (
@@ -169,12 +163,12 @@ pub(super) const ROWS: &[Row] = &[
         "envoy.config.core.v3.Http2ProtocolOptions",
         "max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect \
          connection_keepalive",
-        &[("hpack_table_size", "how headers are compressed is not to be seen")],
+        &[("hpack_table_size", "only affects how headers are compressed")],
     ),
     (
         "envoy.config.core.v3.KeepaliveSettings",
         "interval timeout",
-        &[("interval_jitter", "connections are pinged from when each was made")],
+        &[("interval_jitter", "each connection is pinged on its own schedule")],
     ),
     (
         "envoy.config.endpoint.v3.ClusterLoadAssignment",
@@ -213,7 +207,7 @@ pub(super) const ROWS: &[Row] = &[
          no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval healthy_edge_interval tls_options \
          transport_socket_match_criteria",
         &[
-            ("alt_port", "Envoy, too, passes it over"),
+            ("alt_port", "not used by Envoy either"),
             ("always_log_health_check_failures", NO_EVENTS),
             ("always_log_health_check_success", NO_EVENTS),
         ],
@@ -261,6 +255,6 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig",
         "",
-        &[("num_resolver_threads", "how names are asked for is the system's affair")],
+        &[("num_resolver_threads", "the system resolver does the lookups")],
     ),
 ];

@@ -48,7 +48,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.extensions.filters.http.router.v3.Router",
         "suppress_envoy_headers start_child_span",
-        &[("dynamic_stats", "answers are always counted")],
+        &[("dynamic_stats", "responses are always counted")],
     ),
     ("envoy.extensions.filters.http.cors.v3.Cors", "", &[]),
     (
@@ -77,7 +77,7 @@ pub(super) const ROWS: &[Row] = &[
         "stats_for_all_methods individual_method_stats_allowlist",
         &[(
             "emit_filter_state",
-            "only logs could tell it, and they have no filter state",
+            "only visible in access logs of filter state, which are rejected",
         )],
     ),
     ("envoy.config.core.v3.GrpcMethodList", "services", &[]),
@@ -125,7 +125,7 @@ pub(super) const ROWS: &[Row] = &[
         "text_format text_format_source json_format omit_empty_values formatters",
         &[
             ("json_format_options", "keys are always sorted"),
-            ("content_type", "lines of logs have no type"),
+            ("content_type", "log lines have no content type"),
         ],
     ),
     (

@@ -12,7 +12,10 @@ pub(super) const ROWS: &[Row] = &[
          ignore_global_conn_limit",
         &[
             ("metadata", METADATA),
-            ("connection_balance_config", "workers share connections evenly as it is"),
+            (
+                "connection_balance_config",
+                "connections are balanced between workers anyway",
+            ),
         ],
     ),
     ("envoy.config.listener.v3.AdditionalAddress", "address", &[]),
@@ -59,7 +62,7 @@ pub(super) const ROWS: &[Row] = &[
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
         "enable_ja3_fingerprinting enable_ja4_fingerprinting close_connection_on_client_hello_parsing_errors \
          max_client_hello_size",
-        &[("initial_read_buffer_size", "how much is read at once is not to be seen")],
+        &[("initial_read_buffer_size", "only affects the size of reads")],
     ),
     (
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",

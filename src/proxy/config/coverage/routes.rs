@@ -53,7 +53,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.type.matcher.v3.RegexMatcher",
         "regex",
-        &[("google_re2", "there is only one engine")],
+        &[("google_re2", "there is only one regex engine")],
     ),
     (
         "envoy.type.matcher.v3.RegexMatchAndSubstitute",
@@ -135,7 +135,7 @@ pub(super) const ROWS: &[Row] = &[
         "envoy.config.route.v3.WeightedCluster",
         "clusters",
         &[
-            ("total_weight", "it is the sum of the weights, as in Envoy"),
+            ("total_weight", "the sum of the weights is used, as in Envoy"),
             ("runtime_key_prefix", RUNTIME),
         ],
     ),

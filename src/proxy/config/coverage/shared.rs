@@ -20,7 +20,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.config.core.v3.PathConfigSource",
         "path",
-        &[("watched_directory", "the folder of the file is watched anyway")],
+        &[("watched_directory", "the file's directory is always watched")],
     ),
     (
         "envoy.config.core.v3.ApiConfigSource",
@@ -29,7 +29,7 @@ pub(super) const ROWS: &[Row] = &[
             ("transport_api_version", "there is only one"),
             (
                 "set_node_on_first_message_only",
-                "the node is said once a stream in any case",
+                "the node is always sent once per stream",
             ),
         ],
     ),
@@ -46,7 +46,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.config.core.v3.RetryPolicy",
         "retry_back_off",
-        &[("num_retries", "streams are opened again for ever, as by Envoy")],
+        &[("num_retries", "streams are reopened forever, as by Envoy")],
     ),
     (
         "envoy.config.core.v3.BackoffStrategy",
@@ -82,7 +82,10 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         "common_tls_context require_client_certificate prefer_client_ciphers disable_stateless_session_resumption",
-        &[("disable_stateful_session_resumption", "sessions are in tickets alone")],
+        &[(
+            "disable_stateful_session_resumption",
+            "sessions are only resumed by tickets",
+        )],
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext",
@@ -108,7 +111,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext",
         "trusted_ca crl only_verify_leaf_cert_crl match_typed_subject_alt_names match_subject_alt_names",
-        &[("watched_directory", "the folders of files are watched anyway")],
+        &[("watched_directory", "the directories of files are always watched")],
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher",
@@ -118,7 +121,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.extensions.transport_sockets.tls.v3.TlsCertificate",
         "certificate_chain private_key",
-        &[("watched_directory", "the folders of files are watched anyway")],
+        &[("watched_directory", "the directories of files are always watched")],
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.Secret",

@@ -31,7 +31,7 @@ pub(crate) enum PeerError {
     #[error("the connection ended")]
     BrokeOff,
     /// The host closed a tunnel.
-    #[error("the host left the tunnel")]
+    #[error("the host closed the tunnel")]
     Left,
     /// It violates HTTP/1.1.
     #[error("{0}")]

@@ -68,7 +68,7 @@ pub(crate) enum Stage {
 }
 
 /// The graceful close of a connection as a state machine: `Awaited` → `Announced` → `Begun`.
-pub(crate) enum Ending<'a, E> {
+pub(crate) enum GracefulClose<'a, E> {
     /// Not begun. The future is polled only when it wakes, and not with each poll of the connection.
     Awaited(FuturesUnordered<Pin<&'a mut E>>),
     /// Announced; requests are taken until this timer fires.
@@ -77,10 +77,10 @@ pub(crate) enum Ending<'a, E> {
     Begun(Option<Pin<Box<Sleep>>>),
 }
 
-impl<'a, E: Future<Output = DrainDeadlines>> Ending<'a, E> {
+impl<'a, E: Future<Output = DrainDeadlines>> GracefulClose<'a, E> {
     /// Begins when `ending` is ready.
     pub(in crate::proxy::http) fn of(ending: Pin<&'a mut E>) -> Self {
-        Ending::Awaited(FuturesUnordered::from_iter([ending]))
+        GracefulClose::Awaited(FuturesUnordered::from_iter([ending]))
     }
 
     /// Waits until the connection has to be closed.
@@ -88,18 +88,19 @@ impl<'a, E: Future<Output = DrainDeadlines>> Ending<'a, E> {
         let sleep = |until| Box::pin(tokio::time::sleep_until(until));
         loop {
             match self {
-                Ending::Awaited(ending) => {
+                GracefulClose::Awaited(ending) => {
                     let deadlines = ready!(ending.poll_next_unpin(cx));
-                    let announced = deadlines.map(|deadlines| Ending::Announced(sleep(deadlines.last_call), deadlines));
-                    *self = announced.unwrap_or(Ending::Begun(None));
+                    let announced =
+                        deadlines.map(|deadlines| GracefulClose::Announced(sleep(deadlines.last_call), deadlines));
+                    *self = announced.unwrap_or(GracefulClose::Begun(None));
                 }
-                Ending::Announced(last_call, deadlines) => {
+                GracefulClose::Announced(last_call, deadlines) => {
                     let over = deadlines.over;
                     ready!(last_call.as_mut().poll(cx));
-                    *self = Ending::Begun(over.map(sleep));
+                    *self = GracefulClose::Begun(over.map(sleep));
                 }
-                Ending::Begun(Some(over)) => return over.as_mut().poll(cx),
-                Ending::Begun(None) => return Poll::Pending,
+                GracefulClose::Begun(Some(over)) => return over.as_mut().poll(cx),
+                GracefulClose::Begun(None) => return Poll::Pending,
             }
         }
     }
@@ -116,9 +117,9 @@ impl<'a, E: Future<Output = DrainDeadlines>> Ending<'a, E> {
     /// The current stage.
     pub(in crate::proxy::http) fn stage(&self) -> Stage {
         match self {
-            Ending::Awaited(_) => Stage::Before,
-            Ending::Announced(..) => Stage::Announced,
-            Ending::Begun(_) => Stage::Begun,
+            GracefulClose::Awaited(_) => Stage::Before,
+            GracefulClose::Announced(..) => Stage::Announced,
+            GracefulClose::Begun(_) => Stage::Begun,
         }
     }
 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::proxy::flags::Flags;
 use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::grpc::RESOURCE_EXHAUSTED;
-use crate::proxy::http::header_ops::{HeaderOps, Of};
+use crate::proxy::http::header_ops::{HeaderOps, MessageKind};
 use crate::proxy::http::local_reply::LocalReply;
 
 /// A limit.
@@ -108,7 +108,7 @@ impl LocalRateLimit {
         if !hits(self.enforced) {
             let mut headers = std::mem::take(&mut exchange.request.headers);
             self.request_headers
-                .apply(&mut headers, Of::Request, &exchange.context());
+                .apply(&mut headers, MessageKind::Request, &exchange.context());
             exchange.request.headers = headers;
             return None;
         }
@@ -120,7 +120,7 @@ impl LocalRateLimit {
             "local_rate_limited",
         );
         self.response_headers
-            .apply(&mut reply.headers, Of::Response, &exchange.context());
+            .apply(&mut reply.headers, MessageKind::Response, &exchange.context());
         reply.grpc_status = self.as_resource_exhausted.then_some(RESOURCE_EXHAUSTED);
         Some(reply)
     }

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::lines::{Looks, Size};
+use super::lines::{ScanSchedule, Size};
 use super::request;
 use super::response::{self, RequestKind};
 use super::{Refusal, Rest};
@@ -11,7 +11,7 @@ const SIZE: Size = Size { bytes: 4096, count: 20 };
 
 /// The sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speaker {
+pub(crate) enum Peer {
     /// A client, whose requests may be upgrades.
     Client,
     /// A host, in response to this.
@@ -19,8 +19,8 @@ pub(crate) enum Speaker {
 }
 
 /// What was parsed from these reads: each head and each body as text, up to the first error.
-pub(crate) fn understood(speaker: Speaker, pieces: &[&[u8]]) -> Vec<String> {
-    let (mut bytes, mut rest, mut looks) = (BytesMut::new(), Rest::Nothing, Looks::default());
+pub(crate) fn understood(speaker: Peer, pieces: &[&[u8]]) -> Vec<String> {
+    let (mut bytes, mut rest, mut scans) = (BytesMut::new(), Rest::Nothing, ScanSchedule::default());
     let mut all = vec![String::new()];
     // The parser skips some reads of a slow head, so a last empty piece makes it parse the rest.
     let pieces = pieces.iter().map(|piece| (*piece, false)).chain([(&[][..], true)]);
@@ -28,10 +28,10 @@ pub(crate) fn understood(speaker: Speaker, pieces: &[&[u8]]) -> Vec<String> {
         bytes.extend_from_slice(piece);
         loop {
             let step = match rest {
-                Rest::Nothing if !last && !looks.is_due(&bytes, SIZE) => break,
+                Rest::Nothing if !last && !scans.is_due(&bytes, SIZE) => break,
                 Rest::Nothing => head(speaker, &mut bytes).map(|head| {
                     head.map(|(head, after)| {
-                        (rest, looks) = (after, Looks::default());
+                        (rest, scans) = (after, ScanSchedule::default());
                         all.extend([head, String::new()]);
                     })
                 }),
@@ -55,14 +55,14 @@ pub(crate) fn understood(speaker: Speaker, pieces: &[&[u8]]) -> Vec<String> {
     all
 }
 
-fn head(speaker: Speaker, bytes: &mut BytesMut) -> Result<Option<(String, Rest)>, Refusal> {
+fn head(speaker: Peer, bytes: &mut BytesMut) -> Result<Option<(String, Rest)>, Refusal> {
     let mut fields = Vec::new();
     match speaker {
-        Speaker::Client => {
+        Peer::Client => {
             let taken = request::take(bytes, &mut fields, SIZE)?;
             Ok(taken.map(|head| (format!("{:?}", head.request), head.rest)))
         }
-        Speaker::Host(asked) => {
+        Peer::Host(asked) => {
             let taken = response::take(bytes, &mut fields, asked)?;
             Ok(taken.map(|head| (format!("{:?}", head.response), head.rest)))
         }
@@ -103,13 +103,13 @@ mod tests {
         "\0",
     ];
 
-    fn speaker() -> impl Strategy<Value = Speaker> {
+    fn speaker() -> impl Strategy<Value = Peer> {
         prop_oneof![
-            Just(Speaker::Client),
-            Just(Speaker::Host(RequestKind::Other)),
-            Just(Speaker::Host(RequestKind::Head)),
-            Just(Speaker::Host(RequestKind::Upgrade)),
-            Just(Speaker::Host(RequestKind::Connect)),
+            Just(Peer::Client),
+            Just(Peer::Host(RequestKind::Other)),
+            Just(Peer::Host(RequestKind::Head)),
+            Just(Peer::Host(RequestKind::Upgrade)),
+            Just(Peer::Host(RequestKind::Connect)),
         ]
     }
 
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn messages_follow_each_other() {
         let bytes = b"POST /a HTTP/1.1\r\ncontent-length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\n\r\nBAD\r\n";
-        let all = understood(Speaker::Client, &[bytes]);
+        let all = understood(Peer::Client, &[bytes]);
         assert_eq!(all.len(), 6, "{all:?}");
         assert!(all[1].contains("POST") && all[3].contains("GET"));
         assert_eq!(

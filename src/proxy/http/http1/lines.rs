@@ -156,13 +156,13 @@ pub(super) fn headers(head: &Bytes, fields: &[Field], added: usize) -> Result<He
 
 /// Limits how often a slow head is scanned: once for each received line, and whenever its length has doubled.
 #[derive(Debug, Default)]
-pub(crate) struct Looks {
+pub(crate) struct ScanSchedule {
     seen: usize,
     worth: usize,
     made: usize,
 }
 
-impl Looks {
+impl ScanSchedule {
     /// Whether to scan what has been received of a head with this size limit.
     pub(crate) fn is_due(&mut self, bytes: &[u8], size: Size) -> bool {
         let new = bytes.get(self.seen..).unwrap_or_default();
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn a_head_that_trickles_is_looked_at_now_and_then_and_one_that_is_too_large_at_once() {
         let size = Size { bytes: 1000, count: 3 };
-        let mut looks = Looks::default();
+        let mut scans = ScanSchedule::default();
         let line = [b'a'; 2000];
-        let due: Vec<_> = (0..1100).filter(|len| looks.is_due(&line[..*len], size)).collect();
+        let due: Vec<_> = (0..1100).filter(|len| scans.is_due(&line[..*len], size)).collect();
         assert_eq!(due[..11], [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1001]);
-        let mut looks = Looks::default();
+        let mut scans = ScanSchedule::default();
         let lines = [b'\n'; 100];
-        assert_eq!((0..100).filter(|len| looks.is_due(&lines[..*len], size)).count(), 10);
+        assert_eq!((0..100).filter(|len| scans.is_due(&lines[..*len], size)).count(), 10);
     }
 }

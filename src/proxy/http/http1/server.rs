@@ -23,7 +23,7 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use super::encode::{self, Coding, WrongLength};
-use super::lines::{Looks, Size};
+use super::lines::{ScanSchedule, Size};
 use super::receiving::{ClientStream, Connection, InterimSender};
 use super::request::{self, Head};
 use super::response::RequestKind;
@@ -32,7 +32,7 @@ use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::body::{ResponseBody, Waiting};
-use crate::proxy::http::connection::{Downstream, DrainDeadlines, Ending, Open, Stage};
+use crate::proxy::http::connection::{Downstream, DrainDeadlines, GracefulClose, Open, Stage};
 use crate::proxy::http::deadlines::Timer;
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter;
@@ -49,7 +49,7 @@ pub(crate) async fn serve<'a, E>(
     io: Metered<Open>,
     read: BytesMut,
     downstream: &'a Rc<Downstream>,
-    ending: Ending<'a, E>,
+    ending: GracefulClose<'a, E>,
 ) -> io::Result<()>
 where
     E: Future<Output = DrainDeadlines>,
@@ -58,7 +58,7 @@ where
     let mut server = Server {
         connection,
         downstream,
-        late: Late::new(&downstream.manager),
+        late: HeaderTimeout::new(&downstream.manager),
         ending,
     };
     let over = {
@@ -66,14 +66,14 @@ where
         poll_fn(|cx| turn::within(|| requests.as_mut().poll(cx))).await?
     };
     match over {
-        Over::Announced => server.linger().await,
-        Over::Gone => Ok(()),
+        CloseCause::Announced => server.linger().await,
+        CloseCause::Gone => Ok(()),
     }
 }
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
+enum CloseCause {
     /// The client has been told, or nothing was under way.
     Announced,
     /// The client has left, or its time is up.
@@ -82,9 +82,9 @@ enum Over {
 
 /// `request_headers_timeout`, or the idle timeout before the first byte, and the reply when it is reached.
 #[derive(Clone, Copy, Debug)]
-struct Late(Option<(Duration, Refusal)>);
+struct HeaderTimeout(Option<(Duration, Refusal)>);
 
-impl Late {
+impl HeaderTimeout {
     fn new(manager: &HttpManager) -> Self {
         let limits = &manager.limits;
         let timeout = |limit: Option<Duration>, text, flags, details| {
@@ -130,14 +130,14 @@ impl Late {
 }
 
 /// Parses the head of a request; `None` if it is not complete, or not worth another look yet.
-fn parse_head(connection: &mut Connection, looks: &mut Looks, manager: &HttpManager) -> Option<Next> {
+fn parse_head(connection: &mut Connection, scans: &mut ScanSchedule, manager: &HttpManager) -> Option<Next> {
     let size = Size {
         bytes: manager.limits.header_bytes,
         count: manager.limits.header_count,
     };
     let Connection { wire, fields, .. } = connection;
     let received = wire.read.len();
-    if !looks.is_due(&wire.read, size) {
+    if !scans.is_due(&wire.read, size) {
         return None;
     }
     match request::take(&mut wire.read, fields, size) {
@@ -167,7 +167,7 @@ struct Writing {
     stage: BodyStage,
     /// Whether it is the last on its connection.
     last: bool,
-    held_up: HeldUp,
+    held_up: DelayedClose,
 }
 
 /// How much of a response's body has been passed to the outbox.
@@ -209,9 +209,9 @@ impl Writing {
 
 /// Waits, as long as `delayed_close_timeout`, for a client that reads nothing of the last response.
 #[derive(Default)]
-struct HeldUp(Option<(usize, Pin<Box<Sleep>>)>);
+struct DelayedClose(Option<(usize, Pin<Box<Sleep>>)>);
 
-impl HeldUp {
+impl DelayedClose {
     /// Ready when the unwritten bytes have not become fewer for `limit`; zero: never, as in Envoy.
     fn poll(&mut self, cx: &mut Context<'_>, unwritten: usize, limit: Duration) -> Poll<()> {
         if limit.is_zero() {
@@ -230,34 +230,34 @@ impl HeldUp {
 struct Server<'a, E> {
     connection: Rc<RefCell<Connection>>,
     downstream: &'a Rc<Downstream>,
-    late: Late,
-    ending: Ending<'a, E>,
+    late: HeaderTimeout,
+    ending: GracefulClose<'a, E>,
 }
 
 /// What the server loop does next.
 enum Next {
     Request(Head),
     Refused(Refusal),
-    Over(Over),
+    Close(CloseCause),
 }
 
 impl<E: Future<Output = DrainDeadlines>> Server<'_, E> {
-    async fn requests(&mut self) -> io::Result<Over> {
+    async fn requests(&mut self) -> io::Result<CloseCause> {
         loop {
             let head = match self.head().await? {
                 Next::Request(head) => head,
-                Next::Over(over) => return Ok(over),
+                Next::Close(over) => return Ok(over),
                 Next::Refused(refusal) => {
                     let meter = self.connection.borrow().wire.meter.clone();
                     let response = exchange::refuse(self.downstream.clone(), refusal, Version::HTTP_11, meter);
                     self.write(response, RequestKind::Other, false).await?;
-                    return Ok(Over::Announced);
+                    return Ok(CloseCause::Announced);
                 }
             };
             let keep_alive = head.keep_alive;
             let kind = RequestKind::of(head.request.method(), head.rest == Rest::UntilEnd);
             let Some(response) = self.answer(head).await else {
-                return Ok(Over::Gone);
+                return Ok(CloseCause::Gone);
             };
             if let Some(over) = self.write(response, kind, keep_alive).await? {
                 return Ok(over);
@@ -267,20 +267,25 @@ impl<E: Future<Output = DrainDeadlines>> Server<'_, E> {
 
     /// Waits for the head of a request.
     async fn head(&mut self) -> io::Result<Next> {
-        let (mut looks, mut timer) = (Looks::default(), None);
-        poll_fn(|cx| self.poll_head(cx, &mut looks, &mut timer)).await
+        let (mut scans, mut timer) = (ScanSchedule::default(), None);
+        poll_fn(|cx| self.poll_head(cx, &mut scans, &mut timer)).await
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, looks: &mut Looks, timer: &mut Timer) -> Poll<io::Result<Next>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        scans: &mut ScanSchedule,
+        timer: &mut Timer,
+    ) -> Poll<io::Result<Next>> {
         let manager = &*self.downstream.manager;
         loop {
             let connection = &mut *self.connection.borrow_mut();
             let received = connection.wire.read.len();
-            if let Some(next) = parse_head(connection, looks, manager) {
+            if let Some(next) = parse_head(connection, scans, manager) {
                 return Poll::Ready(Ok(next));
             }
             if connection.wire.ended {
-                return Poll::Ready(Ok(Next::Over(Over::Announced)));
+                return Poll::Ready(Ok(Next::Close(CloseCause::Announced)));
             }
             if !connection.wire.read.is_empty()
                 && let Poll::Ready(refusal) = self.late.poll(cx, timer)
@@ -292,11 +297,11 @@ impl<E: Future<Output = DrainDeadlines>> Server<'_, E> {
             }
             if connection.wire.poll_fill(cx)?.is_pending() {
                 let idle = connection.wire.read.is_empty();
-                return Poll::Ready(Ok(Next::Over(match self.ending.poll(cx) {
-                    Poll::Ready(()) => Over::Gone,
+                return Poll::Ready(Ok(Next::Close(match self.ending.poll(cx) {
+                    Poll::Ready(()) => CloseCause::Gone,
                     Poll::Pending if idle && self.ending.stage() == Stage::Begun => {
                         self.downstream.connection_closes();
-                        Over::Announced
+                        CloseCause::Announced
                     }
                     Poll::Pending => return Poll::Pending,
                 })));
@@ -350,7 +355,7 @@ impl<E: Future<Output = DrainDeadlines>> Server<'_, E> {
         response: Response<ResponseBody>,
         kind: RequestKind,
         keep_alive: bool,
-    ) -> io::Result<Option<Over>> {
+    ) -> io::Result<Option<CloseCause>> {
         let (mut parts, mut body) = response.into_parts();
         let tunnel = kind.is_tunnel(parts.status);
         if !tunnel && (!keep_alive || self.ending.stage() == Stage::Begun) {
@@ -367,18 +372,18 @@ impl<E: Future<Output = DrainDeadlines>> Server<'_, E> {
             body,
             coding,
             last,
-            held_up: HeldUp::default(),
+            held_up: DelayedClose::default(),
         };
         let written = poll_fn(|cx| self.poll_body(cx, &mut writing)).await;
         if !matches!(written, Ok(true)) {
             self.downstream.connection_ends();
         }
         if !written? || writing.stage == BodyStage::Truncated {
-            return Ok(Some(Over::Gone));
+            return Ok(Some(CloseCause::Gone));
         }
         let connection = self.connection.borrow();
         let unread = connection.rest != Rest::Nothing || connection.broken.is_some();
-        Ok((last || unread).then_some(Over::Announced))
+        Ok((last || unread).then_some(CloseCause::Announced))
     }
 
     fn write_head(&self, parts: &response::Parts, body: &ResponseBody, kind: RequestKind) -> Coding {

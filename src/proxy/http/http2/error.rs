@@ -55,13 +55,13 @@ pub(crate) enum Error {
     #[error("the peer reset the stream: {0}")]
     Reset(Reason),
     /// The peer violated the protocol: we reset the stream or closed the connection.
-    #[error("the peer broke the protocol: {0}")]
+    #[error("the peer violated HTTP/2: {0}")]
     Broken(Reason),
     /// The peer sent what is legal but not accepted here, and we reset the stream; with its `%RESPONSE_CODE_DETAILS%`.
-    #[error("the peer said what is not wanted: {0}")]
+    #[error("the peer sent what is not accepted: {0}")]
     Unwanted(&'static str),
     /// We reset the stream for reasons of our own.
-    #[error("the stream was given up: {0}")]
+    #[error("the stream was reset locally: {0}")]
     GivenUp(Reason),
     /// The peer sent GOAWAY without having processed the stream.
     #[error("the peer is going away: {0}")]

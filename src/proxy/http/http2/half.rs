@@ -55,7 +55,7 @@ impl Drop for Receiver {
 
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "what comes on stream {}", self.place)
+        write!(f, "receiving on stream {}", self.place)
     }
 }
 
@@ -167,7 +167,7 @@ impl InterimSender {
 
 impl fmt::Debug for InterimSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "interim answers on stream {}", self.place)
+        write!(f, "interim responses on stream {}", self.place)
     }
 }
 
@@ -179,6 +179,6 @@ impl Drop for Sender {
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "what goes out on stream {}", self.place)
+        write!(f, "sending on stream {}", self.place)
     }
 }

@@ -100,21 +100,21 @@ pub(crate) enum DecodeError {
     #[error("an integer of a header block is too large")]
     Integer,
     /// Section 2.3.3: there is no such index.
-    #[error("a header block refers to entry {0}, which is in no table")]
+    #[error("a header block refers to entry {0}, which does not exist")]
     Index(usize),
     /// Section 6.3: a size update exceeds our setting.
-    #[error("a header block makes the table {0} bytes large, which is more than may be")]
+    #[error("a header block sets a table size of {0} bytes, which exceeds the limit")]
     SizeUpdate(usize),
     /// Section 4.2: a size update after the first field.
-    #[error("a header block changes the size of the table after its first field")]
+    #[error("a header block changes the table size after its first field")]
     LateSizeUpdate,
     /// Section 4.2: our setting was lowered and no size update acknowledges it.
-    #[error("a header block does not make the table as small as it has to be")]
+    #[error("a header block omits the required reduction of the table size")]
     MissingSizeUpdate,
     /// Section 5.2: invalid Huffman padding.
-    #[error("a Huffman code ends within a symbol, or what follows is no padding")]
+    #[error("a Huffman-coded string ends within a symbol or has invalid padding")]
     Padding,
     /// Section 5.2: a Huffman string contains EOS.
-    #[error("a Huffman code has the end of a string in it")]
+    #[error("a Huffman-coded string contains the EOS symbol")]
     Eos,
 }

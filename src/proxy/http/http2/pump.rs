@@ -109,7 +109,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a body broke off");
+                    tracing::debug!(%error, "a body ended early");
                     self.record_reset();
                     return Poll::Ready(Ok(()));
                 }

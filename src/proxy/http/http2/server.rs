@@ -24,7 +24,7 @@ use super::streams::Streams;
 use super::{remove_what_is_not_in_http2, tunnel};
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
-use crate::proxy::http::connection::{Downstream, DrainDeadlines, Ending, Stage};
+use crate::proxy::http::connection::{Downstream, DrainDeadlines, GracefulClose, Stage};
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 use crate::proxy::http::{HttpManager, exchange};
@@ -46,7 +46,7 @@ pub(crate) async fn serve<'a, I, E>(
     io: I,
     read: BytesMut,
     downstream: &'a Rc<Downstream>,
-    ending: Ending<'a, E>,
+    ending: GracefulClose<'a, E>,
 ) -> Result<(), Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -96,7 +96,7 @@ struct Serving<'a, I, E> {
     downstream: &'a Rc<Downstream>,
     streams: Streams,
     keepalive: Option<KeepAlive>,
-    ending: Ending<'a, E>,
+    ending: GracefulClose<'a, E>,
 }
 
 impl<I, E> Serving<'_, I, E>
@@ -195,7 +195,7 @@ pub(super) async fn stream(downstream: Rc<Downstream>, received: RequestHead, re
         Err(error) => Err(error),
     };
     if let Err(error) = sent {
-        tracing::debug!(%error, "a client's stream broke");
+        tracing::debug!(%error, "a client's stream failed");
     }
 }
 

@@ -133,6 +133,7 @@ mod tests {
         assert_eq!(find("b:80", true), Some("b"));
         assert_eq!(without_port("[::1]:80"), "[::1]");
         assert_eq!(without_port("::1"), "::1");
+        assert_eq!(without_port("a.example"), "a.example");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::tree::Criterion;
-use super::{ChainMatch, Facts, SourceType};
+use super::{ChainMatch, MatchInputs, SourceType};
 
 /// The destination port.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ impl Criterion for Port {
         chain.port.into_iter().collect()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, facts: &Facts<'_>) -> Option<&'a T> {
+    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
         asked.get(&facts.port)
     }
 }
@@ -66,7 +66,7 @@ macro_rules! by_prefix {
                 self.0.note(prefix);
             }
 
-            fn best<'a, T>(&self, asked: &'a HashMap<IpNet, T>, facts: &Facts<'_>) -> Option<&'a T> {
+            fn best<'a, T>(&self, asked: &'a HashMap<IpNet, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
                 self.0.longest(asked, facts.$address)
             }
         }
@@ -102,7 +102,7 @@ impl Criterion for ServerName {
             .collect()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, facts: &Facts<'_>) -> Option<&'a T> {
+    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
         let name = facts.server_name?;
         let dots = name.char_indices().skip(1).filter(|(_, char)| *char == '.');
         let suffixes = dots.filter_map(|(at, _)| name.get(at..));
@@ -121,7 +121,7 @@ impl Criterion for Transport {
         chain.transport.iter().cloned().collect()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, facts: &Facts<'_>) -> Option<&'a T> {
+    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
         asked.get(if facts.tls { "tls" } else { "raw_buffer" })
     }
 }
@@ -137,7 +137,7 @@ impl Criterion for Alpn {
         chain.alpn.clone()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<Box<[u8]>, T>, facts: &Facts<'_>) -> Option<&'a T> {
+    fn best<'a, T>(&self, asked: &'a HashMap<Box<[u8]>, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
         facts.alpn.iter().find_map(|offered| asked.get(&**offered))
     }
 }
@@ -157,7 +157,7 @@ impl Criterion for Type {
         }
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<bool, T>, facts: &Facts<'_>) -> Option<&'a T> {
+    fn best<'a, T>(&self, asked: &'a HashMap<bool, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
         asked.get(&facts.is_local())
     }
 }
@@ -173,7 +173,7 @@ impl Criterion for SourcePort {
         chain.source_ports.clone()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, facts: &Facts<'_>) -> Option<&'a T> {
+    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
         asked.get(&facts.source_port)
     }
 }

@@ -5,7 +5,7 @@ use proptest::sample::{select, subsequence};
 use super::*;
 
 /// How specifically a chain asks for what a connection has: more is better, 0 is not at all, none is no match.
-type Score = fn(&ChainMatch, &Facts<'_>) -> Option<u32>;
+type Score = fn(&ChainMatch, &MatchInputs<'_>) -> Option<u32>;
 
 /// The plain definition: the criteria in Envoy's order.
 const SCORES: [Score; 9] = [
@@ -67,7 +67,7 @@ fn server_name(wanted: &[Box<str>], name: Option<&str>) -> Option<u32> {
     wanted.iter().filter_map(|wanted| specific(wanted)).max()
 }
 
-fn plainly(chains: &[ChainMatch], facts: &Facts<'_>) -> Option<usize> {
+fn plainly(chains: &[ChainMatch], facts: &MatchInputs<'_>) -> Option<usize> {
     let mut left: Vec<_> = (0..chains.len()).collect();
     for score in SCORES {
         let best = left.iter().filter_map(|place| score(&chains[*place], facts)).max()?;
@@ -130,7 +130,7 @@ proptest! {
             };
         };
         let alpn: Vec<_> = alpn.into_iter().map(|one| one.as_bytes().to_vec()).collect();
-        let facts = Facts {
+        let facts = MatchInputs {
             port,
             destination: destination.parse().unwrap(),
             server_name: name,
@@ -144,8 +144,8 @@ proptest! {
     }
 }
 
-fn facts() -> Facts<'static> {
-    Facts {
+fn facts() -> MatchInputs<'static> {
+    MatchInputs {
         port: 80,
         destination: "10.1.2.3".parse().unwrap(),
         server_name: None,
@@ -173,15 +173,15 @@ fn what_is_lost_at_an_earlier_criterion_does_not_come_back() {
     };
     let tree = Tree::new([port, ChainMatch::default()].iter()).unwrap();
     assert_eq!(tree.find(&facts()), None);
-    assert_eq!(tree.find(&Facts { port: 81, ..facts() }), Some(1));
-    assert_eq!(tree.find(&Facts { tls: true, ..facts() }), Some(0));
+    assert_eq!(tree.find(&MatchInputs { port: 81, ..facts() }), Some(1));
+    assert_eq!(tree.find(&MatchInputs { tls: true, ..facts() }), Some(0));
 }
 
 #[test]
 fn names_match_by_whole_labels() {
     let tree = Tree::new([named(&["*.example.com"]), named(&["example.com"])].iter()).unwrap();
     let find = |name| {
-        tree.find(&Facts {
+        tree.find(&MatchInputs {
             server_name: Some(name),
             ..facts()
         })
@@ -201,7 +201,7 @@ fn the_clients_first_protocol_decides() {
     let tree = Tree::new([speaks(b"http/1.1"), speaks(b"h2")].iter()).unwrap();
     let offered = [b"x".to_vec(), b"h2".to_vec(), b"http/1.1".to_vec()];
     assert_eq!(
-        tree.find(&Facts {
+        tree.find(&MatchInputs {
             alpn: &offered,
             ..facts()
         }),
@@ -220,7 +220,7 @@ fn a_unix_socket_is_local_and_has_no_port() {
         ..Default::default()
     };
     let tree = Tree::new([local, port].iter()).unwrap();
-    let unix = Facts {
+    let unix = MatchInputs {
         port: 0,
         destination: IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
         source: IpAddr::V4(std::net::Ipv4Addr::BROADCAST),

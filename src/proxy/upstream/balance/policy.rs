@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::hashing::{Maglev, Ring, Weighted};
-use super::turns::{Deadlines, Turns};
+use super::turns::{Deadlines, WeightedRoundRobin};
 use crate::proxy::upstream::cluster::{ClusterConfig, LbPolicy, SlowStart};
 use crate::proxy::upstream::host::Host;
 
@@ -18,7 +18,7 @@ pub(super) struct Picker {
 
 #[derive(Debug)]
 enum Way {
-    Turns(Turns),
+    WeightedRoundRobin(WeightedRoundRobin),
     /// The one with the fewest active requests of this many chosen at random.
     Least(u32),
     /// Scheduled by weights that change all the time.
@@ -50,7 +50,7 @@ impl Picker {
             LbPolicy::RoundRobin if slow_start.is_some() => by_weight(false),
             LbPolicy::RoundRobin => {
                 let weights: Vec<_> = hosts.iter().map(|host| u64::from(host.weight)).collect();
-                Way::Turns(Turns::new(&weights))
+                Way::WeightedRoundRobin(WeightedRoundRobin::new(&weights))
             }
             LbPolicy::LeastRequest { choices } if equal && slow_start.is_none() => Way::Least(choices.max(2)),
             LbPolicy::LeastRequest { .. } => by_weight(true),
@@ -70,7 +70,7 @@ impl Picker {
     pub(super) fn pick(&self, hash: Option<u64>, attempt: u32) -> Option<&Arc<Host>> {
         let hash = || hash.unwrap_or_else(|| fastrand::u64(..));
         match &self.way {
-            Way::Turns(turns) => self.hosts.get(turns.next()?),
+            Way::WeightedRoundRobin(turns) => self.hosts.get(turns.next()?),
             Way::Least(choices) => self.least_of(*choices, |host| f64::from(active(host))),
             Way::ByWeight(deadlines, weight) => {
                 let now = weight.slow_start.map(|_| Instant::now());

@@ -9,7 +9,7 @@ const LONGEST: u64 = 4096;
 
 /// A weighted round-robin schedule of indices.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct WeightedRoundRobin {
     /// One cycle; empty if all have equal weights.
     order: Box<[u32]>,
     /// The number of indices.
@@ -17,7 +17,7 @@ pub(super) struct Turns {
     next: AtomicUsize,
 }
 
-impl Turns {
+impl WeightedRoundRobin {
     /// A schedule by these weights, spread as evenly as by Envoy's earliest deadline first scheduler. Indices with weight
     /// 0 are never scheduled.
     pub(super) fn new(weights: &[u64]) -> Self {
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn counts(weights: &[u64], times: usize) -> Vec<usize> {
-        let turns = Turns::new(weights);
+        let turns = WeightedRoundRobin::new(weights);
         let mut counts = vec![0; weights.len()];
         for _ in 0..times {
             counts[turns.next().unwrap()] += 1;
@@ -170,9 +170,9 @@ mod tests {
 
     #[test]
     fn nobody_has_a_turn_without_a_weight() {
-        assert_eq!(Turns::new(&[]).next(), None);
-        assert_eq!(Turns::new(&[0, 0]).next(), None);
-        assert_eq!(Turns::new(&[0]).next(), None);
+        assert_eq!(WeightedRoundRobin::new(&[]).next(), None);
+        assert_eq!(WeightedRoundRobin::new(&[0, 0]).next(), None);
+        assert_eq!(WeightedRoundRobin::new(&[0]).next(), None);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Servers {
     /// Reads `/etc/resolv.conf`, once for each resolver as Envoy.
     pub(super) fn new(config: &NameServers) -> Self {
         let text = fs::read("/etc/resolv.conf").unwrap_or_else(|error| {
-            tracing::info!(%error, "no DNS server is known from /etc/resolv.conf");
+            tracing::info!(%error, "/etc/resolv.conf names no DNS server");
             Vec::new()
         });
         Self::beside(config, System::read(&text))

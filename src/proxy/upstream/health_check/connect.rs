@@ -3,7 +3,7 @@
 use std::io;
 
 use super::state::Checked;
-use crate::proxy::tls::{Offer, Wish};
+use crate::proxy::tls::{Offer, TlsOverrides};
 use crate::proxy::upstream::cluster::{Cluster, Transport};
 use crate::proxy::upstream::connect::{self, Connected, MadeFor};
 use crate::proxy::upstream::host::Host;
@@ -23,7 +23,7 @@ impl Subject<'_> {
     /// If that fails.
     pub(super) async fn connect(&self) -> io::Result<Connected> {
         let config = self.checked.config();
-        let wish = Wish {
+        let wish = TlsOverrides {
             sni: None,
             alpn: config.alpn.as_deref(),
             offer: Offer::Nothing,

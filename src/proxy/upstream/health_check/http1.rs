@@ -11,7 +11,7 @@ use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::http1::encode::{self, Coding};
 use crate::proxy::http::http1::response::{self, Head, RequestKind, SIZE};
 use crate::proxy::http::http1::wire::Wire;
-use crate::proxy::http::http1::{Field, Looks, Refusal, Rest};
+use crate::proxy::http::http1::{Field, Refusal, Rest, ScanSchedule};
 use crate::proxy::io::Io;
 
 /// Size limit of response trailers.
@@ -31,7 +31,7 @@ pub(super) struct Connection {
 pub(super) enum Broken {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("the host breaks HTTP/1.1: {0}")]
+    #[error("the host violates HTTP/1.1: {0}")]
     Protocol(Refusal),
 }
 
@@ -87,11 +87,11 @@ impl Connection {
     }
 
     async fn head(&mut self, kind: RequestKind) -> Result<Head, Broken> {
-        let mut looks = Looks::default();
+        let mut scans = ScanSchedule::default();
         loop {
-            while looks.is_due(&self.wire.read, SIZE) {
+            while scans.is_due(&self.wire.read, SIZE) {
                 match response::take(&mut self.wire.read, &mut self.fields, kind)? {
-                    Some(head) if head.is_interim() => looks = Looks::default(),
+                    Some(head) if head.is_interim() => scans = ScanSchedule::default(),
                     Some(head) => return Ok(head),
                     None => {}
                 }

@@ -45,7 +45,7 @@ impl Connection {
             client,
             driver: Some(Box::pin(async move {
                 if let Err(error) = driver.run().await {
-                    tracing::debug!(%error, "a connection for health checks broke");
+                    tracing::debug!(%error, "a connection for health checks failed");
                 }
             })),
         }

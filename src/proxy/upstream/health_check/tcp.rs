@@ -77,7 +77,7 @@ impl Connection {
     /// If there is no more, or too much.
     async fn fill(&mut self) -> io::Result<()> {
         if self.read.len() >= READ {
-            return Err(io::Error::other("the host sends too much"));
+            return Err(io::Error::other("the host sent too much"));
         }
         match self.io.read_buf(&mut self.read).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -21,7 +21,7 @@ use super::{Protocol, UpstreamTarget};
 use crate::proxy::connection::UpstreamInfo;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
-use crate::proxy::tls::{Offer, Wish};
+use crate::proxy::tls::{Offer, TlsOverrides};
 use crate::proxy::turn;
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
@@ -121,7 +121,7 @@ impl HostPool {
         self.provide(cluster);
         match receive.await {
             Ok(result) => result,
-            Err(_) => Err(SendError::new(FailureKind::Reset, "the pool is gone")),
+            Err(_) => Err(SendError::new(FailureKind::Reset, "the pool was closed")),
         }
     }
 
@@ -134,7 +134,7 @@ impl HostPool {
         };
         match self.connect(cluster, permit, self.place(), true).await? {
             New::Http1(connection) => Ok(Carrier::Http1(connection)),
-            New::Http2(_) => Err(SendError::new(FailureKind::Protocol, "HTTP/1.1 is needed")),
+            New::Http2(_) => Err(SendError::new(FailureKind::Protocol, "HTTP/1.1 is required")),
         }
     }
 
@@ -249,7 +249,7 @@ impl HostPool {
         place: Place,
         once: bool,
     ) -> Result<New, SendError> {
-        let wish = Wish {
+        let wish = TlsOverrides {
             sni: self.sni.as_deref(),
             alpn: self.alpn.as_deref(),
             offer: match self.protocol.get() {

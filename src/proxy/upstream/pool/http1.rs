@@ -23,7 +23,7 @@ use crate::proxy::http::body::{BodyError, RequestBody};
 use crate::proxy::http::http1::encode::{self, Coding};
 use crate::proxy::http::http1::response::{self, Head, RequestKind, SIZE};
 use crate::proxy::http::http1::wire::Wire;
-use crate::proxy::http::http1::{Field, Looks, Rest};
+use crate::proxy::http::http1::{Field, Rest, ScanSchedule};
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::{self, Meter};
 use crate::proxy::io::metered::Metered;
@@ -133,10 +133,10 @@ impl Http1 {
         self.requests += 1;
         self.connection.borrow_mut().wire.meter = meter.cloned();
         let asked = self.begin(request.get_or_insert_default());
-        let mut looks = Looks::default();
+        let mut scans = ScanSchedule::default();
         let answer = poll_fn(|cx| {
             let mut connection = self.connection.borrow_mut();
-            connection.poll_answer(cx, &mut looks, asked, interims)
+            connection.poll_answer(cx, &mut scans, asked, interims)
         });
         let answer = answer.await;
         let sent = request.take();
@@ -236,7 +236,7 @@ impl Connection {
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-        looks: &mut Looks,
+        scans: &mut ScanSchedule,
         asked: RequestKind,
         interims: Option<&Interims>,
     ) -> Poll<Result<Head, Failed>> {
@@ -247,11 +247,11 @@ impl Connection {
                 Err(BodyError::Peer(_)) => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(Failed::Broke(error.to_string(), false))),
             }
-            while looks.is_due(&self.wire.read, SIZE) {
+            while scans.is_due(&self.wire.read, SIZE) {
                 let taken = response::take(&mut self.wire.read, &mut self.fields, asked);
                 match taken.map_err(|refusal| Failed::Protocol(refusal.to_string()))? {
                     Some(head) if head.is_interim() => {
-                        *looks = Looks::default();
+                        *scans = ScanSchedule::default();
                         if let Some(interims) = interims {
                             interims.hear(head.response);
                         }

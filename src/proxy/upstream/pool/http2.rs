@@ -71,7 +71,7 @@ pub(super) fn begin(link: Link, place: Place, cluster: &Arc<Cluster>) -> Http2 {
 
 async fn drive(driver: ClientDriver<Metered<Open>>, place: Place) {
     if let Err(error) = driver.run().await {
-        tracing::debug!(%error, "a host's connection broke");
+        tracing::debug!(%error, "a host's connection failed");
     }
     // All streams have learnt of the end before the pool does.
     drop(place);

@@ -16,7 +16,7 @@ use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::http1::wire::Wire;
 use crate::proxy::io::metered::Metered;
-use crate::proxy::tls::Wish;
+use crate::proxy::tls::TlsOverrides;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::connect::{self, MadeFor, Open, SendError};
 use crate::proxy::upstream::proxy_protocol::Ends;
@@ -38,7 +38,7 @@ impl Pools {
             source: target.source,
             ends: ends.as_ref(),
         };
-        let link = connect::connect(cluster, target.host, Wish::default(), made_for).await?;
+        let link = connect::connect(cluster, target.host, TlsOverrides::default(), made_for).await?;
         let active = Active::begin(target)?;
         cluster.report(target.host, Report::Reached);
         target.reached(|| UpstreamInfo {

@@ -602,10 +602,3 @@ fn a_connection_for_another_protocol_is_nobody_elses() {
         assert_eq!(host.connections(), 2);
     });
 }
-
-#[test]
-fn names_of_hosts_are_without_port_and_brackets() {
-    assert_eq!(host_of("a.example:443"), "a.example");
-    assert_eq!(host_of("a.example"), "a.example");
-    assert_eq!(host_of("[::1]:443"), "::1");
-}
