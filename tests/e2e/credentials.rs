@@ -1,5 +1,7 @@
 //! Certificates and join tokens that expire while the data planes are running.
 
+use std::time::Duration;
+
 use crate::harness::{Load, Mesh, Plane, Planes, eventually, run};
 use crate::restart::{NOT_LET_IN, STREAM_CLOSED, counter, serials};
 use crate::{on_each_pair_of_planes, on_each_plane};
@@ -105,6 +107,12 @@ async fn an_expired_join_token_is_reported_and_replacing_it_lets_the_proxy_recon
     .await;
     let streams = expired(&mesh).await;
     assert!(streams.is_err(), "it has a stream: {streams:?}");
+    let rejections = || mesh.server.log().matches("rejected a proxy: ").count();
+    let before = rejections();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let more = rejections() - before;
+    // The bootstrap's pauses grow to a second, half of which is their mean.
+    assert!(more <= 16, "{more} attempts in 4 s");
 
     let state = mesh.server.state();
     let file = state.join("tokens/client.default.token");

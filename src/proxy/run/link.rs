@@ -109,8 +109,9 @@ async fn serve(
     loop {
         let requests = tokio::select! {
             response = stream.next() => {
+                let response = response?;
                 pause.reset();
-                let requests = control.borrow_mut().take(feed, response?, Instant::now())?;
+                let requests = control.borrow_mut().take(feed, response, Instant::now())?;
                 // Another stream may have requests to send as a result.
                 waker.tell();
                 requests
