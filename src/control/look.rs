@@ -125,8 +125,13 @@ mod tests {
         let file = File::create(directory.path().join("a.yaml")).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(1)).unwrap();
         drop(file);
-        let started = Instant::now();
-        first(Root::from(directory.path())).await.unwrap();
-        assert!(started.elapsed() < QUIET, "{:?}", started.elapsed());
+        // A busy machine may delay some of the attempts.
+        let mut took = Vec::new();
+        while took.iter().all(|took| *took >= QUIET) {
+            assert!(took.len() < 10, "{took:?}");
+            let started = Instant::now();
+            first(Root::from(directory.path())).await.unwrap();
+            took.push(started.elapsed());
+        }
     }
 }

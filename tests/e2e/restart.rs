@@ -31,7 +31,7 @@ pub async fn counter(app: &App, name: &str) -> u64 {
 pub const STREAM_CLOSED: &str = "gRPC config stream to xds-grpc closed";
 
 /// The bundled proxy's log message when its server rejects it.
-pub const NOT_LET_IN: &str = "there is no stream to the control plane";
+pub const NOT_LET_IN: &str = "no stream to the control plane";
 
 /// Allows all sidecars of the test to log that their server is gone.
 fn allow_closed_streams(web: &mut Web) {

@@ -393,7 +393,7 @@ async fn without_file_descriptors_new_connections_wait_and_existing_ones_are_ser
         json!({}),
     )
     .await;
-    alone.sidecar.allow_log("cannot accept connections");
+    alone.sidecar.allow_log("failed to accept connections");
     let request = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
     let here = b"GET /here HTTP/1.1\r\nhost: web\r\n\r\n";
     let mut existing = Wire::open(alone.listener(0)).await;

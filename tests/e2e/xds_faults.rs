@@ -311,7 +311,7 @@ async fn resources_are_removed_when_their_ttl_expires(which: Plane) {
     const TTL: Duration = Duration::from_secs(4);
     for api_type in [DELTA, "GRPC"] {
         let mut followed = Followed::start(which, api_type).await;
-        followed.alone.sidecar.allow_log("the TTL of resources has passed");
+        followed.alone.sidecar.allow_log("their TTL has expired");
         let b = Backend::http("b").await;
         let other = json!({"match": {"prefix": "/b"}, "route": {"cluster": "b"}});
         let status = async |wanted: u16| {

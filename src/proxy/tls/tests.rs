@@ -200,7 +200,7 @@ async fn a_server_that_is_somebody_else_is_refused() {
     let client = client(&authority, CLIENT, "spiffe://cluster.local/ns/default/sa/ratings");
     let met = meet(&sidecar(&authority), &client, &stats).await;
     let error = met.client.unwrap_err().to_string();
-    let expected = format!("TLS_error: the peer is none of those expected here, but `{SERVER}`");
+    let expected = format!("TLS_error: the certificate has none of the expected names, but `{SERVER}`");
     assert_eq!(error, expected);
     assert!(met.server.is_err());
     count(&stats.client.fail_verify_san, 1);
@@ -406,7 +406,10 @@ async fn without_a_secret_no_connection_is_secured_and_none_is_plain() {
     let (server, client) = (sidecar(&authority), client(&authority, CLIENT, SERVER));
     server.certificate.set(None);
     let met = meet(&server, &client, &stats).await;
-    assert_eq!(met.server.unwrap_err().to_string(), "the secret `secret` has not come");
+    assert_eq!(
+        met.server.unwrap_err().to_string(),
+        "the secret `secret` has not been received"
+    );
     assert!(met.client.is_err());
     count(&stats.server.secrets_not_ready, 1);
     client.verification.trust.as_ref().unwrap().set(None);

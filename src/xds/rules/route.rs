@@ -239,7 +239,7 @@ mod tests {
             check_config(&config, "x.", Regexes::Compiled),
             [breaks(
                 "x.virtual_hosts[1].domains[1]",
-                "must not repeat `A`, which is a domain already"
+                "must not repeat the domain `A`"
             )]
         );
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -85,10 +85,11 @@ impl Drop for FrameHost {
 
 async fn serve(stream: TcpStream, hello: Vec<Frame>, steps: Vec<Step>) -> Option<()> {
     stream.set_nodelay(true).ok()?;
-    let (mut reader, writer) = stream.into_split();
+    let (reader, writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
     reader.read_exact(&mut [0; PREFACE.len()]).await.ok()?;
-    // Capacity 1, so that little is read while nobody waits for it.
-    let (hear, heard) = mpsc::channel(1);
+    // A small capacity, so that little is read while nobody waits for it.
+    let (hear, heard) = mpsc::channel(100);
     tokio::spawn(async move {
         while let Some(frame) = read(&mut reader).await {
             hear.send(frame).await.ok()?;
