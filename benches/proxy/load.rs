@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -171,7 +171,7 @@ impl Load {
 
 /// A connection of the load.
 enum Client {
-    Http1(http1::SendRequest<Full<Bytes>>),
+    Http1(Http1),
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
@@ -180,11 +180,7 @@ impl Client {
         let stream = TcpStream::connect(target).await.expect("a connection");
         stream.set_nodelay(true).ok();
         match load {
-            Load::Http1 { .. } | Load::Tcp | Load::Bulk => {
-                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-                tokio::spawn(connection);
-                Client::Http1(sender)
-            }
+            Load::Http1 { .. } | Load::Tcp | Load::Bulk => Client::Http1(Http1::new(stream, load)),
             Load::Http2 | Load::Grpc => {
                 let io = TokioIo::new(stream);
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
@@ -195,29 +191,75 @@ impl Client {
     }
 
     async fn request(&mut self, load: Load) {
-        let (host, path) = load.url();
-        let request = Request::builder();
-        let request = match self {
-            Client::Http1(_) => request.uri(path).header("host", host),
-            Client::Http2(_) => request.uri(format!("http://{host}{path}")),
-        };
-        let request = match load {
-            Load::Grpc => request
-                .method(Method::POST)
-                .header("content-type", "application/grpc")
-                .header("te", "trailers")
-                .body(Full::from(grpc_message())),
-            Load::Http1 { .. } | Load::Http2 | Load::Tcp | Load::Bulk => request.body(Full::default()),
-        };
-        let request = request.expect("a request");
-        let response = match self {
-            Client::Http1(sender) => sender.send_request(request).await,
-            Client::Http2(sender) => sender.send_request(request).await,
-        };
-        let response = response.expect("an answer");
-        assert_eq!(response.status(), 200);
-        response.into_body().collect().await.expect("the whole answer");
+        match self {
+            Client::Http1(client) => client.request().await,
+            Client::Http2(sender) => request_http2(sender, load).await,
+        }
     }
+}
+
+/// An HTTP/1.1 connection that sends the same bytes each time. A general client's work would add to the latencies: load
+/// and backend share a processor.
+struct Http1 {
+    stream: TcpStream,
+    request: String,
+    response: Vec<u8>,
+}
+
+impl Http1 {
+    fn new(stream: TcpStream, load: Load) -> Self {
+        let (host, path) = load.url();
+        Self {
+            stream,
+            request: format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"),
+            response: Vec::with_capacity(4096),
+        }
+    }
+
+    async fn request(&mut self) {
+        let sent = self.stream.write_all(self.request.as_bytes()).await;
+        sent.expect("a request");
+        self.response.clear();
+        while !is_complete(&self.response) {
+            let read = self.stream.read_buf(&mut self.response).await;
+            assert_ne!(read.expect("an answer"), 0, "the connection was closed");
+        }
+    }
+}
+
+/// Whether a response has been received: its status must be 200, its length that of its `content-length`.
+fn is_complete(response: &[u8]) -> bool {
+    let Some(end) = response.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = std::str::from_utf8(&response[..end]).expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.parse::<usize>())
+    });
+    let length = length.expect("a content-length").expect("a number");
+    response.len() == end + 4 + length
+}
+
+async fn request_http2(sender: &mut http2::SendRequest<Full<Bytes>>, load: Load) {
+    let (host, path) = load.url();
+    let request = Request::builder().uri(format!("http://{host}{path}"));
+    let request = match load {
+        Load::Grpc => request
+            .method(Method::POST)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::from(grpc_message())),
+        Load::Http1 { .. } | Load::Http2 | Load::Tcp | Load::Bulk => request.body(Full::default()),
+    };
+    let response = sender
+        .send_request(request.expect("a request"))
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await.expect("the whole answer");
 }
 
 /// Receives as fast as possible.
