@@ -44,7 +44,11 @@ fuzz_target!(|file: &[u8]| {
         let written = compose::additions(&plan, &settings).expect("the override can be written");
         for document in split(&SourceText::new("override.yml".to_owned(), written)) {
             let parsed = node::parse(&document);
-            assert!(parsed.root.is_some() && parsed.diagnostics.is_empty(), "{}", document.text());
+            assert!(
+                parsed.root.is_some() && parsed.diagnostics.is_empty(),
+                "{}",
+                document.text()
+            );
         }
         for (name, text) in compose::objects(&plan) {
             for document in split(&SourceText::new(name, text)) {

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use topsail::xds::pb::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use topsail::xds::resource::{Resource, ResourceType};
-use topsail::xds::session::{Patience, Refused, Session, delta, sotw};
+use topsail::xds::session::{Refused, Session, SessionTimeouts, delta, sotw};
 use topsail::xds::snapshot::Snapshot;
 
 #[derive(Arbitrary, Debug)]
@@ -135,7 +135,7 @@ impl Conversation {
 fuzz_target!(|input: (bool, Vec<Step>)| {
     let (incremental, steps) = input;
     let mut conversation = Conversation {
-        session: Session::new(Patience::default(), Refused::new()),
+        session: Session::new(SessionTimeouts::default(), Refused::new()),
         incremental,
         now: Instant::now(),
         outstanding: BTreeMap::new(),

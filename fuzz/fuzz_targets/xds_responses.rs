@@ -8,7 +8,7 @@ use std::time::Instant;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use topsail::xds::client::{Client, Subscription, Node, Refused, Request, Response, Variant, keep};
+use topsail::xds::client::{Client, Node, Refused, Request, Response, Subscription, Variant, keep};
 use topsail::xds::pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 use topsail::xds::pb::wkt::Any;
 use topsail::xds::resource::ResourceType;
@@ -26,10 +26,7 @@ enum Step {
         refused: u8,
     },
     /// Changes the subscription; no names mean wildcard.
-    Want {
-        kind: u8,
-        names: Option<Vec<u8>>,
-    },
+    Want { kind: u8, names: Option<Vec<u8>> },
     /// The stream ends and a new one is opened.
     Open,
 }

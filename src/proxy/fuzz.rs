@@ -19,7 +19,7 @@ use super::config;
 use super::connection::{Address, Connection, Stream};
 use super::format::{self, RequestLine};
 use super::http::body::client::Base64;
-use super::http::http1::conversation::{Speaker, understood};
+use super::http::http1::conversation::{Peer, understood};
 use super::http::http1::response::RequestKind;
 use super::http::http2::conversation::converse;
 use super::http::http2::hpack::{Decoder, Encoder, Indexing, Name, TABLE_SIZE};
@@ -111,7 +111,7 @@ impl AsyncRead for Pieces<'_> {
 /// # Panics
 /// If splitting makes a difference.
 pub fn requests(pieces: &[Vec<u8>]) {
-    conversation(Speaker::Client, pieces);
+    conversation(Peer::Client, pieces);
 }
 
 /// Parses HTTP/1.1 responses, to a request chosen by `asked`.
@@ -125,10 +125,10 @@ pub fn answers(asked: u8, pieces: &[Vec<u8>]) {
         RequestKind::Upgrade,
         RequestKind::Connect,
     ];
-    conversation(Speaker::Host(all[usize::from(asked) % all.len()]), pieces);
+    conversation(Peer::Host(all[usize::from(asked) % all.len()]), pieces);
 }
 
-fn conversation(speaker: Speaker, pieces: &[Vec<u8>]) {
+fn conversation(speaker: Peer, pieces: &[Vec<u8>]) {
     let whole = understood(speaker, &[&pieces.concat()]);
     let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
     assert_eq!(understood(speaker, &pieces), whole);
