@@ -109,9 +109,8 @@ async fn serve(
     loop {
         let requests = tokio::select! {
             response = stream.next() => {
-                let response = response?;
+                let requests = control.borrow_mut().take(feed, response?, Instant::now())?;
                 pause.reset();
-                let requests = control.borrow_mut().take(feed, response, Instant::now())?;
                 // Another stream may have requests to send as a result.
                 waker.tell();
                 requests
