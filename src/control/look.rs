@@ -17,7 +17,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Reads a root, and re-reads what may have changed on each hint. Passes the tree and the files
 /// that differ from the previous read to `deliver`, until that returns false.
 ///
-/// A file that is written to while it is read is left to the next event.
+/// A file that is written to while it is read is left to the next tick.
 pub(super) async fn out(root: Root, deliver: impl Fn(Tree, Vec<Arc<str>>) -> bool) {
     let Some((mut watcher, mut tree)) = first(root.clone()).await else {
         return;

@@ -62,8 +62,8 @@ impl Readiness {
                 biased;
                 () = sleep_until(state.next_probe), if state.is_known => {
                     let ready = match &state.schedule {
-                        Some(schedule) => state.verdict.after(schedule, schedule.ask(self.control_plane.from).await),
-                        None => state.verdict.without_probe(),
+                        Some(schedule) => state.probe_state.after(schedule, schedule.ask(self.control_plane.from).await),
+                        None => state.probe_state.without_probe(),
                     };
                     let pause = state.schedule.as_ref().map(|schedule| schedule.pause(ready));
                     state.next_probe = Instant::now() + pause.unwrap_or(PERIOD);
@@ -73,7 +73,7 @@ impl Readiness {
                 }
                 () = sleep_until(state.next_report) => {}
             }
-            state.record(self.report(state.verdict.ready).await, self.probe.is_some());
+            state.record(self.report(state.probe_state.ready).await, self.probe.is_some());
         }
     }
 
@@ -92,7 +92,7 @@ struct State {
     is_known: bool,
     /// The WorkloadGroup's probe, as last received.
     group_probe: Option<joining::Probe>,
-    verdict: ProbeState,
+    probe_state: ProbeState,
     /// The last report that was delivered; `None` if the last one failed.
     reported: Option<bool>,
     /// Number of failed reports since.
@@ -109,7 +109,7 @@ impl State {
             is_known: schedule.is_some(),
             schedule,
             group_probe: None,
-            verdict: ProbeState::default(),
+            probe_state: ProbeState::default(),
             reported: None,
             failures: 0,
             next_probe: now,
@@ -119,7 +119,7 @@ impl State {
 
     /// Records the result of a report.
     fn record(&mut self, answer: anyhow::Result<Option<joining::Probe>>, has_own_probe: bool) {
-        let (ready, now) = (self.verdict.ready, Instant::now());
+        let (ready, now) = (self.probe_state.ready, Instant::now());
         match answer {
             Ok(group_probe) => {
                 (self.reported, self.failures) = (Some(ready), 0);
@@ -161,7 +161,7 @@ impl State {
                     .map_or(Duration::ZERO, |schedule| schedule.initial_delay);
                 self.next_probe = Instant::now().max(self.start + delay);
                 (self.schedule, self.is_known) = (schedule, true);
-                self.verdict.begin_anew();
+                self.probe_state.begin_anew();
             }
             Err(why) => tracing::warn!("the probe of the WorkloadGroup is invalid: {why}"),
         }

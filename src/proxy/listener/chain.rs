@@ -103,8 +103,8 @@ impl ChainIndex {
     }
 
     /// The chain for a connection.
-    pub(crate) fn find(&self, facts: &MatchInputs<'_>) -> Option<&Arc<FilterChain>> {
-        let found = self.tree.find(facts).and_then(|place| self.chains.get(place));
+    pub(crate) fn find(&self, inputs: &MatchInputs<'_>) -> Option<&Arc<FilterChain>> {
+        let found = self.tree.find(inputs).and_then(|place| self.chains.get(place));
         found.or(self.default.as_ref())
     }
 }

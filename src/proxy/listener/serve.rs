@@ -64,7 +64,7 @@ async fn place(worker: Rc<Worker>, accepting: Arc<Listener>, mut stream: Socket)
         opening.hear_proxy(&listener, &mut stream).await?;
     }
     let found = opening.inspect(&listener, &mut stream).await?;
-    let Some(chain) = listener.chains.find(&opening.facts(&found)).cloned() else {
+    let Some(chain) = listener.chains.find(&opening.inputs(&found)).cloned() else {
         listener.stats.no_filter_chain_match.fetch_add(1, Relaxed);
         return Ok(());
     };
@@ -131,7 +131,7 @@ impl Opening {
         found.map_err(|stopped| count_stop(stopped, &listener.stats))
     }
 
-    fn facts<'a>(&self, found: &'a Found) -> MatchInputs<'a> {
+    fn inputs<'a>(&self, found: &'a Found) -> MatchInputs<'a> {
         // As in Envoy, connections without IP addresses match prefixes as this address.
         let ip = |address: &Address| address.ip().unwrap_or(Ipv4Addr::BROADCAST.into());
         MatchInputs {

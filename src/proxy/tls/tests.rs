@@ -128,7 +128,19 @@ struct Counted {
     client: TlsStats,
 }
 
-async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: TlsOverrides<'_>, stats: &Counted) -> Met {
+async fn dial(
+    client: &UpstreamTls,
+    address: SocketAddr,
+    overrides: TlsOverrides<'_>,
+    stats: &TlsStats,
+) -> io::Result<Connected> {
+    let io = Io::Tcp(TcpStream::connect(address).await?);
+    client
+        .connect(io, LocalEnd::default(), &host(address), overrides, stats)
+        .await
+}
+
+async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, overrides: TlsOverrides<'_>, stats: &Counted) -> Met {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let accepting = async {
@@ -140,11 +152,7 @@ async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: TlsOverride
         Ok(secured)
     };
     let connecting = async {
-        let io = Io::Tcp(TcpStream::connect(address).await?);
-        let host = host(address);
-        let mut connected = client
-            .connect(io, LocalEnd::default(), &host, wish, &stats.client)
-            .await?;
+        let mut connected = dial(client, address, overrides, &stats.client).await?;
         // In TLS 1.3 the server's verdict comes after the handshake.
         connected.io.read_exact(&mut [0]).await?;
         Ok(connected)
@@ -305,11 +313,11 @@ async fn the_name_that_is_asked_for_is_the_requests_the_hosts_or_the_configured_
     let server = DownstreamTls::new(slot(authority.issue(names, |_| ())));
     let mut client = UpstreamTls::default();
     let sni = async |client: &UpstreamTls, sni| {
-        let wish = TlsOverrides {
+        let overrides = TlsOverrides {
             sni,
             ..TlsOverrides::default()
         };
-        meet_as(&server, client, wish, &stats).await.server.unwrap().sni
+        meet_as(&server, client, overrides, &stats).await.server.unwrap().sni
     };
     assert_eq!(sni(&client, None).await, None);
     client.sni = Some("configured.example".into());
@@ -322,13 +330,13 @@ async fn the_name_that_is_asked_for_is_the_requests_the_hosts_or_the_configured_
     );
     client.verification = verification(authority.trust(), Vec::new());
     client.verification.server_name = true;
-    let wish = |sni| TlsOverrides {
+    let overrides = |sni| TlsOverrides {
         sni,
         ..TlsOverrides::default()
     };
-    let right = meet_as(&server, &client, wish(Some("wished.example")), &stats).await;
+    let right = meet_as(&server, &client, overrides(Some("wished.example")), &stats).await;
     right.client.unwrap();
-    let wrong = meet_as(&server, &client, wish(Some("other.example")), &stats).await;
+    let wrong = meet_as(&server, &client, overrides(Some("other.example")), &stats).await;
     assert!(wrong.client.is_err());
     count(&stats.client.fail_verify_san, 1);
 }
@@ -547,7 +555,7 @@ async fn inspected(chains: &ChainIndex, mut stream: TcpStream) -> (Arc<FilterCha
         Hello::NotTls | Hello::Partial => (false, Vec::new()),
     };
     let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-    let facts = MatchInputs {
+    let inputs = MatchInputs {
         port: local.port(),
         destination: local.ip(),
         server_name: None,
@@ -559,7 +567,7 @@ async fn inspected(chains: &ChainIndex, mut stream: TcpStream) -> (Arc<FilterCha
     };
     read.truncate(len);
     (
-        chains.find(&facts).unwrap().clone(),
+        chains.find(&inputs).unwrap().clone(),
         Rewound::new(Socket::Tcp(stream), read.into()),
     )
 }
@@ -571,44 +579,25 @@ async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintex
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mesh = client(&authority, CLIENT, SERVER);
-    let connecting = async {
-        let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
-        mesh.connect(
-            io,
-            LocalEnd::default(),
-            &host(address),
-            TlsOverrides::default(),
-            &stats.client,
-        )
-        .await
-    };
     let accepting = async {
         let (chain, stream) = inspected(&chains, listener.accept().await.unwrap().0).await;
         let tls = chain.tls.clone().unwrap();
         (chain.name.clone(), tls.accept(stream, &stats.server).await.unwrap())
     };
-    let ((name, secured), connected) = tokio::join!(accepting, connecting);
+    let ((name, secured), connected) =
+        tokio::join!(accepting, dial(&mesh, address, TlsOverrides::default(), &stats.client));
     assert_eq!((&*name, secured.peer.uri_sans), ("mutual", vec![CLIENT.to_owned()]));
     connected.unwrap();
     let outsider = UpstreamTls::default();
-    let dialling = async {
-        let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
-        outsider
-            .connect(
-                io,
-                LocalEnd::default(),
-                &host(address),
-                TlsOverrides::default(),
-                &stats.client,
-            )
-            .await
-    };
     let accepting = async {
         // What passes is not terminated here.
         let (chain, _stream) = inspected(&chains, listener.accept().await.unwrap().0).await;
         chain.name.clone()
     };
-    let (name, refused) = tokio::join!(accepting, dialling);
+    let (name, refused) = tokio::join!(
+        accepting,
+        dial(&outsider, address, TlsOverrides::default(), &stats.client)
+    );
     assert_eq!((&*name, refused.is_err()), ("passthrough", true));
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();

@@ -135,10 +135,10 @@ impl UpstreamTls {
         io: Io,
         near: LocalEnd,
         host: &Host,
-        wish: TlsOverrides<'_>,
+        overrides: TlsOverrides<'_>,
         stats: &TlsStats,
     ) -> io::Result<Connected> {
-        let result = self.handshake(io, near, host, wish, stats).await;
+        let result = self.handshake(io, near, host, overrides, stats).await;
         result.map_err(|error| {
             stats.failed(&error);
             io::Error::new(error.kind(), format!("TLS_error: {}", handshake_failure(&error)))
@@ -150,14 +150,14 @@ impl UpstreamTls {
         io: Io,
         near: LocalEnd,
         host: &Host,
-        wish: TlsOverrides<'_>,
+        overrides: TlsOverrides<'_>,
         stats: &TlsStats,
     ) -> io::Result<Connected> {
         let made = self.made()?;
-        let config = made.config.offering(wish.offer);
-        let name = self.server_name(host, wish.sni)?;
+        let config = made.config.offering(overrides.offer);
+        let name = self.server_name(host, overrides.sni)?;
         let connector = TlsConnector::from(config);
-        let stream = match wish.alpn {
+        let stream = match overrides.alpn {
             Some(alpn) => connector.with_alpn(alpn.to_vec()).connect(name, io).await?,
             None => connector.connect(name, io).await?,
         };

@@ -171,7 +171,7 @@ pub(crate) struct MadeFor<'a> {
 pub(crate) async fn connect(
     cluster: &Cluster,
     host: &Host,
-    wish: TlsOverrides<'_>,
+    overrides: TlsOverrides<'_>,
     made_for: MadeFor<'_>,
 ) -> Result<Link, SendError> {
     let breaker = cluster.breakers.of(false);
@@ -179,14 +179,14 @@ pub(crate) async fn connect(
         cluster.stats.cx_overflow.fetch_add(1, Relaxed);
         return Err(SendError::new(FailureKind::Overflow, "too many connections"));
     };
-    connect_with(cluster, host, wish, made_for, permit).await
+    connect_with(cluster, host, overrides, made_for, permit).await
 }
 
 /// Connects under `connect_timeout`; circuit breakers have been checked.
 pub(crate) async fn connect_with(
     cluster: &Cluster,
     host: &Host,
-    wish: TlsOverrides<'_>,
+    overrides: TlsOverrides<'_>,
     made_for: MadeFor<'_>,
     permit: Permit,
 ) -> Result<Link, SendError> {
@@ -197,7 +197,10 @@ pub(crate) async fn connect_with(
         address: &host.address,
         transport: &host.transport,
     };
-    let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, to, wish, made_for));
+    let made = tokio::time::timeout(
+        cluster.config.connect_timeout,
+        establish(cluster, to, overrides, made_for),
+    );
     let error = match made.await {
         Ok(Ok(Connected { io, near, alpn })) => {
             stats.cx_connect_time.record(open.since.elapsed());
@@ -254,7 +257,7 @@ pub(super) struct To<'a> {
 pub(super) async fn establish(
     cluster: &Cluster,
     to: To<'_>,
-    wish: TlsOverrides<'_>,
+    overrides: TlsOverrides<'_>,
     made_for: MadeFor<'_>,
 ) -> io::Result<Connected> {
     let id = connection::next_id();
@@ -272,7 +275,7 @@ pub(super) async fn establish(
     let near = LocalEnd { id, local, tls: None };
     match &to.transport.tls {
         None => Ok(Connected { io, near, alpn: None }),
-        Some(tls) => tls.connect(io, near, to.host, wish, &cluster.stats.ssl).await,
+        Some(tls) => tls.connect(io, near, to.host, overrides, &cluster.stats.ssl).await,
     }
 }
 

@@ -120,16 +120,20 @@ mod tests {
         Err("no connection".to_owned())
     }
 
-    fn verdicts(schedule: &Schedule, verdict: &mut ProbeState, probes: Vec<Result<(), String>>) -> Vec<bool> {
+    fn readiness_after(
+        schedule: &Schedule,
+        probe_state: &mut ProbeState,
+        probes: Vec<Result<(), String>>,
+    ) -> Vec<bool> {
         let probes = probes.into_iter();
-        probes.map(|probed| verdict.after(schedule, probed)).collect()
+        probes.map(|probed| probe_state.after(schedule, probed)).collect()
     }
 
     #[test]
     fn thresholds_of_app_probe() {
         let schedule = Schedule::of_flag("tcp:1".parse().unwrap());
-        let mut verdict = ProbeState::default();
-        let mut after = |probes| verdicts(&schedule, &mut verdict, probes);
+        let mut probe_state = ProbeState::default();
+        let mut after = |probes| readiness_after(&schedule, &mut probe_state, probes);
         assert_eq!(
             after(vec![no(), no(), no(), no(), Ok(())]),
             [false, false, false, false, true]
@@ -153,16 +157,16 @@ mod tests {
         let schedule = Schedule::of_group(&group_probe).unwrap();
         assert_eq!(schedule.pause(false), Duration::from_secs(7));
         assert_eq!(schedule.pause(true), Duration::from_secs(7));
-        let mut verdict = ProbeState::default();
-        let mut after = |probes| verdicts(&schedule, &mut verdict, probes);
+        let mut probe_state = ProbeState::default();
+        let mut after = |probes| readiness_after(&schedule, &mut probe_state, probes);
         assert_eq!(
             after(vec![Ok(()), no(), Ok(()), Ok(()), no(), Ok(())]),
             [false, false, false, true, false, false]
         );
         // A change of the probe keeps the readiness.
-        assert!(verdict.after(&schedule, Ok(())));
-        verdict.begin_anew();
-        assert!(verdict.ready);
+        assert!(probe_state.after(&schedule, Ok(())));
+        probe_state.begin_anew();
+        assert!(probe_state.ready);
         let nothing = joining::Probe::default();
         assert!(Schedule::of_group(&nothing).unwrap_err().contains("port"));
     }

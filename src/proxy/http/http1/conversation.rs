@@ -19,7 +19,7 @@ pub(crate) enum Peer {
 }
 
 /// What was parsed from these reads: each head and each body as text, up to the first error.
-pub(crate) fn understood(speaker: Peer, pieces: &[&[u8]]) -> Vec<String> {
+pub(crate) fn understood(peer: Peer, pieces: &[&[u8]]) -> Vec<String> {
     let (mut bytes, mut rest, mut scans) = (BytesMut::new(), Rest::Nothing, ScanSchedule::default());
     let mut all = vec![String::new()];
     // The parser skips some reads of a slow head, so a last empty piece makes it parse the rest.
@@ -29,7 +29,7 @@ pub(crate) fn understood(speaker: Peer, pieces: &[&[u8]]) -> Vec<String> {
         loop {
             let step = match rest {
                 Rest::Nothing if !last && !scans.is_due(&bytes, SIZE) => break,
-                Rest::Nothing => head(speaker, &mut bytes).map(|head| {
+                Rest::Nothing => head(peer, &mut bytes).map(|head| {
                     head.map(|(head, after)| {
                         (rest, scans) = (after, ScanSchedule::default());
                         all.extend([head, String::new()]);
@@ -55,9 +55,9 @@ pub(crate) fn understood(speaker: Peer, pieces: &[&[u8]]) -> Vec<String> {
     all
 }
 
-fn head(speaker: Peer, bytes: &mut BytesMut) -> Result<Option<(String, Rest)>, Refusal> {
+fn head(peer: Peer, bytes: &mut BytesMut) -> Result<Option<(String, Rest)>, Refusal> {
     let mut fields = Vec::new();
-    match speaker {
+    match peer {
         Peer::Client => {
             let taken = request::take(bytes, &mut fields, SIZE)?;
             Ok(taken.map(|head| (format!("{:?}", head.request), head.rest)))
@@ -103,7 +103,7 @@ mod tests {
         "\0",
     ];
 
-    fn speaker() -> impl Strategy<Value = Peer> {
+    fn peer() -> impl Strategy<Value = Peer> {
         prop_oneof![
             Just(Peer::Client),
             Just(Peer::Host(RequestKind::Other)),
@@ -116,13 +116,13 @@ mod tests {
     proptest! {
         #[test]
         fn it_does_not_matter_how_messages_are_cut(
-            speaker in speaker(),
+            peer in peer(),
             words in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..24),
             cut in 1..20_usize,
         ) {
             let bytes = words.concat();
             let cuts: Vec<_> = bytes.as_bytes().chunks(cut).collect();
-            prop_assert_eq!(understood(speaker, &[bytes.as_bytes()]), understood(speaker, &cuts));
+            prop_assert_eq!(understood(peer, &[bytes.as_bytes()]), understood(peer, &cuts));
         }
     }
 

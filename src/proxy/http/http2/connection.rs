@@ -399,7 +399,7 @@ impl Connection {
         };
         if !stream.is_over() {
             let given_up = match role {
-                _ if !stream.sender && stream.send < SendState::GracefulClose => Some(Reason::CANCEL),
+                _ if !stream.sender && stream.send < SendState::Ending => Some(Reason::CANCEL),
                 Role::Client if !stream.receiver && stream.recv != RecvState::Ended => Some(Reason::CANCEL),
                 // The response is complete: the rest of the request is of no use (RFC 9113 section 8.1).
                 Role::Server if !stream.receiver && stream.send == SendState::Ended => Some(match stream.connect {

@@ -100,7 +100,7 @@ impl Connection {
         let stream = self.sendable(place)?;
         debug_assert!(stream.waiting.is_empty());
         if last {
-            stream.send = SendState::GracefulClose;
+            stream.send = SendState::Ending;
         }
         if data.is_empty() {
             if last {
@@ -154,7 +154,7 @@ impl Connection {
         }
         let data = stream.waiting.split_to(len);
         let all = stream.waiting.is_empty();
-        let last = all && stream.send == SendState::GracefulClose;
+        let last = all && stream.send == SendState::Ending;
         if let Some(meter) = &stream.meter {
             meter.send(frame::HEAD + len);
         }

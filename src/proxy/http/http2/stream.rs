@@ -39,7 +39,7 @@ pub(super) enum SendState {
     Head,
     Body,
     /// The data that waits to be sent is the last.
-    GracefulClose,
+    Ending,
     Ended,
 }
 

@@ -19,8 +19,8 @@ impl Criterion for Port {
         chain.port.into_iter().collect()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
-        asked.get(&facts.port)
+    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, inputs: &MatchInputs<'_>) -> Option<&'a T> {
+        asked.get(&inputs.port)
     }
 }
 
@@ -66,8 +66,8 @@ macro_rules! by_prefix {
                 self.0.note(prefix);
             }
 
-            fn best<'a, T>(&self, asked: &'a HashMap<IpNet, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
-                self.0.longest(asked, facts.$address)
+            fn best<'a, T>(&self, asked: &'a HashMap<IpNet, T>, inputs: &MatchInputs<'_>) -> Option<&'a T> {
+                self.0.longest(asked, inputs.$address)
             }
         }
     };
@@ -102,8 +102,8 @@ impl Criterion for ServerName {
             .collect()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
-        let name = facts.server_name?;
+    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, inputs: &MatchInputs<'_>) -> Option<&'a T> {
+        let name = inputs.server_name?;
         let dots = name.char_indices().skip(1).filter(|(_, char)| *char == '.');
         let suffixes = dots.filter_map(|(at, _)| name.get(at..));
         std::iter::once(name).chain(suffixes).find_map(|name| asked.get(name))
@@ -121,8 +121,8 @@ impl Criterion for Transport {
         chain.transport.iter().cloned().collect()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
-        asked.get(if facts.tls { "tls" } else { "raw_buffer" })
+    fn best<'a, T>(&self, asked: &'a HashMap<Box<str>, T>, inputs: &MatchInputs<'_>) -> Option<&'a T> {
+        asked.get(if inputs.tls { "tls" } else { "raw_buffer" })
     }
 }
 
@@ -137,8 +137,8 @@ impl Criterion for Alpn {
         chain.alpn.clone()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<Box<[u8]>, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
-        facts.alpn.iter().find_map(|offered| asked.get(&**offered))
+    fn best<'a, T>(&self, asked: &'a HashMap<Box<[u8]>, T>, inputs: &MatchInputs<'_>) -> Option<&'a T> {
+        inputs.alpn.iter().find_map(|offered| asked.get(&**offered))
     }
 }
 
@@ -157,8 +157,8 @@ impl Criterion for Type {
         }
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<bool, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
-        asked.get(&facts.is_local())
+    fn best<'a, T>(&self, asked: &'a HashMap<bool, T>, inputs: &MatchInputs<'_>) -> Option<&'a T> {
+        asked.get(&inputs.is_local())
     }
 }
 
@@ -173,7 +173,7 @@ impl Criterion for SourcePort {
         chain.source_ports.clone()
     }
 
-    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, facts: &MatchInputs<'_>) -> Option<&'a T> {
-        asked.get(&facts.source_port)
+    fn best<'a, T>(&self, asked: &'a HashMap<u16, T>, inputs: &MatchInputs<'_>) -> Option<&'a T> {
+        asked.get(&inputs.source_port)
     }
 }

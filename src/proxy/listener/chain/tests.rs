@@ -9,33 +9,33 @@ type Score = fn(&ChainMatch, &MatchInputs<'_>) -> Option<u32>;
 
 /// The plain definition: the criteria in Envoy's order.
 const SCORES: [Score; 9] = [
-    |chain, facts| given(chain.port.as_ref(), |port| *port == facts.port),
-    |chain, facts| longest(&chain.prefixes, facts.destination),
-    |chain, facts| server_name(&chain.server_names, facts.server_name),
-    |chain, facts| {
-        let wanted = if facts.tls { "tls" } else { "raw_buffer" };
+    |chain, inputs| given(chain.port.as_ref(), |port| *port == inputs.port),
+    |chain, inputs| longest(&chain.prefixes, inputs.destination),
+    |chain, inputs| server_name(&chain.server_names, inputs.server_name),
+    |chain, inputs| {
+        let wanted = if inputs.tls { "tls" } else { "raw_buffer" };
         given(chain.transport.as_ref(), |transport| **transport == *wanted)
     },
-    |chain, facts| {
+    |chain, inputs| {
         if chain.alpn.is_empty() {
             return Some(0);
         }
-        let place = facts
+        let place = inputs
             .alpn
             .iter()
             .position(|offered| chain.alpn.iter().any(|one| **one == **offered))?;
-        u32::try_from(facts.alpn.len() - place).ok()
+        u32::try_from(inputs.alpn.len() - place).ok()
     },
-    |chain, facts| longest(&chain.direct_sources, facts.direct_source),
-    |chain, facts| match chain.source_type {
+    |chain, inputs| longest(&chain.direct_sources, inputs.direct_source),
+    |chain, inputs| match chain.source_type {
         SourceType::Any => Some(0),
-        SourceType::Local => facts.is_local().then_some(1),
-        SourceType::External => (!facts.is_local()).then_some(1),
+        SourceType::Local => inputs.is_local().then_some(1),
+        SourceType::External => (!inputs.is_local()).then_some(1),
     },
-    |chain, facts| longest(&chain.sources, facts.source),
-    |chain, facts| match &chain.source_ports[..] {
+    |chain, inputs| longest(&chain.sources, inputs.source),
+    |chain, inputs| match &chain.source_ports[..] {
         [] => Some(0),
-        ports => ports.contains(&facts.source_port).then_some(1),
+        ports => ports.contains(&inputs.source_port).then_some(1),
     },
 ];
 
@@ -67,11 +67,11 @@ fn server_name(wanted: &[Box<str>], name: Option<&str>) -> Option<u32> {
     wanted.iter().filter_map(|wanted| specific(wanted)).max()
 }
 
-fn plainly(chains: &[ChainMatch], facts: &MatchInputs<'_>) -> Option<usize> {
+fn plainly(chains: &[ChainMatch], inputs: &MatchInputs<'_>) -> Option<usize> {
     let mut left: Vec<_> = (0..chains.len()).collect();
     for score in SCORES {
-        let best = left.iter().filter_map(|place| score(&chains[*place], facts)).max()?;
-        left.retain(|place| score(&chains[*place], facts) == Some(best));
+        let best = left.iter().filter_map(|place| score(&chains[*place], inputs)).max()?;
+        left.retain(|place| score(&chains[*place], inputs) == Some(best));
     }
     assert!(left.len() < 2, "two are left: {left:?}");
     left.first().copied()
@@ -130,7 +130,7 @@ proptest! {
             };
         };
         let alpn: Vec<_> = alpn.into_iter().map(|one| one.as_bytes().to_vec()).collect();
-        let facts = MatchInputs {
+        let inputs = MatchInputs {
             port,
             destination: destination.parse().unwrap(),
             server_name: name,
@@ -140,11 +140,11 @@ proptest! {
             source: source.parse().unwrap(),
             source_port,
         };
-        prop_assert_eq!(tree.find(&facts), plainly(&chains, &facts));
+        prop_assert_eq!(tree.find(&inputs), plainly(&chains, &inputs));
     }
 }
 
-fn facts() -> MatchInputs<'static> {
+fn inputs() -> MatchInputs<'static> {
     MatchInputs {
         port: 80,
         destination: "10.1.2.3".parse().unwrap(),
@@ -172,9 +172,9 @@ fn what_is_lost_at_an_earlier_criterion_does_not_come_back() {
         ..Default::default()
     };
     let tree = Tree::new([port, ChainMatch::default()].iter()).unwrap();
-    assert_eq!(tree.find(&facts()), None);
-    assert_eq!(tree.find(&MatchInputs { port: 81, ..facts() }), Some(1));
-    assert_eq!(tree.find(&MatchInputs { tls: true, ..facts() }), Some(0));
+    assert_eq!(tree.find(&inputs()), None);
+    assert_eq!(tree.find(&MatchInputs { port: 81, ..inputs() }), Some(1));
+    assert_eq!(tree.find(&MatchInputs { tls: true, ..inputs() }), Some(0));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn names_match_by_whole_labels() {
     let find = |name| {
         tree.find(&MatchInputs {
             server_name: Some(name),
-            ..facts()
+            ..inputs()
         })
     };
     assert_eq!(find("a.b.example.com"), Some(0));
@@ -203,7 +203,7 @@ fn the_clients_first_protocol_decides() {
     assert_eq!(
         tree.find(&MatchInputs {
             alpn: &offered,
-            ..facts()
+            ..inputs()
         }),
         Some(1)
     );
@@ -226,7 +226,7 @@ fn a_unix_socket_is_local_and_has_no_port() {
         source: IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
         direct_source: IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
         source_port: 0,
-        ..facts()
+        ..inputs()
     };
     assert_eq!(tree.find(&unix), Some(0));
 }

@@ -18,7 +18,7 @@ pub(super) trait Criterion: Default {
     fn note(&mut self, _key: &Self::Key) {}
 
     /// The most specific value, of those that chains match, that a connection has.
-    fn best<'a, T>(&self, asked: &'a HashMap<Self::Key, T>, facts: &MatchInputs<'_>) -> Option<&'a T>;
+    fn best<'a, T>(&self, asked: &'a HashMap<Self::Key, T>, inputs: &MatchInputs<'_>) -> Option<&'a T>;
 }
 
 /// A subtree.
@@ -27,7 +27,7 @@ pub(super) trait Branch: Default {
     fn insert(&mut self, chain: &ChainMatch, place: usize) -> Result<(), usize>;
 
     /// The position of the chain for a connection.
-    fn find(&self, facts: &MatchInputs<'_>) -> Option<usize>;
+    fn find(&self, inputs: &MatchInputs<'_>) -> Option<usize>;
 }
 
 /// A level of the tree: a subtree for each value of the criterion, and one for chains that match any.
@@ -61,12 +61,12 @@ impl<C: Criterion, T: Branch> Branch for Level<C, T> {
         Ok(())
     }
 
-    fn find(&self, facts: &MatchInputs<'_>) -> Option<usize> {
+    fn find(&self, inputs: &MatchInputs<'_>) -> Option<usize> {
         // Most listeners use few criteria.
-        let asked = (!self.asked.is_empty()).then(|| self.criterion.best(&self.asked, facts));
+        let asked = (!self.asked.is_empty()).then(|| self.criterion.best(&self.asked, inputs));
         match asked.flatten() {
-            Some(below) => below.find(facts),
-            None => self.any.as_ref()?.find(facts),
+            Some(below) => below.find(inputs),
+            None => self.any.as_ref()?.find(inputs),
         }
     }
 }
@@ -113,7 +113,7 @@ impl Tree {
     }
 
     /// The position of the chain for a connection.
-    pub(super) fn find(&self, facts: &MatchInputs<'_>) -> Option<usize> {
-        self.0.find(facts)
+    pub(super) fn find(&self, inputs: &MatchInputs<'_>) -> Option<usize> {
+        self.0.find(inputs)
     }
 }

@@ -23,7 +23,7 @@ impl Subject<'_> {
     /// If that fails.
     pub(super) async fn connect(&self) -> io::Result<Connected> {
         let config = self.checked.config();
-        let wish = TlsOverrides {
+        let overrides = TlsOverrides {
             sni: None,
             alpn: config.alpn.as_deref(),
             offer: Offer::Nothing,
@@ -37,7 +37,7 @@ impl Subject<'_> {
             address: &self.checked.address,
             transport: chosen.as_ref().unwrap_or(&self.host.transport),
         };
-        connect::establish(self.cluster, to, wish, MadeFor::default()).await
+        connect::establish(self.cluster, to, overrides, MadeFor::default()).await
     }
 
     /// The `:scheme` of requests.

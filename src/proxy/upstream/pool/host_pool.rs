@@ -249,7 +249,7 @@ impl HostPool {
         place: Place,
         once: bool,
     ) -> Result<New, SendError> {
-        let wish = TlsOverrides {
+        let overrides = TlsOverrides {
             sni: self.sni.as_deref(),
             alpn: self.alpn.as_deref(),
             offer: match self.protocol.get() {
@@ -258,7 +258,7 @@ impl HostPool {
                 Protocol::Either => Offer::Either,
             },
         };
-        let link = connect::connect_with(cluster, &self.host, wish, self.made_for(), permit).await?;
+        let link = connect::connect_with(cluster, &self.host, overrides, self.made_for(), permit).await?;
         let speaks_http2 = match self.protocol.get() {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
